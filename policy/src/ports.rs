@@ -1,0 +1,82 @@
+//! Which ports a rule speaks of.
+
+use std::fmt;
+
+/// An inclusive range, `first <= last`, never with port 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+/// A set of ports. An empty list of ranges means every port; only deny rules are built that way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ports(Vec<PortRange>);
+
+impl PortRange {
+    /// A range of ports; `None` if it is empty or holds port 0.
+    #[must_use]
+    pub fn new(first: u16, last: u16) -> Option<Self> {
+        (first != 0 && first <= last).then_some(Self { first, last })
+    }
+
+    /// Reads `443` or `6379-6381`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        Self::new(number(first)?, number(last)?)
+    }
+}
+
+fn number(text: &str) -> Option<u16> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().ok())?
+}
+
+impl Ports {
+    /// Every port: what a deny rule means when it writes none.
+    #[must_use]
+    pub fn every() -> Self {
+        Self(Vec::new())
+    }
+
+    /// One port, which is not 0.
+    #[must_use]
+    pub fn one(port: u16) -> Self {
+        Self(vec![PortRange { first: port, last: port }])
+    }
+
+    /// The ports of these ranges; `None` if there is no range.
+    #[must_use]
+    pub fn of(ranges: Vec<PortRange>) -> Option<Self> {
+        (!ranges.is_empty()).then_some(Self(ranges))
+    }
+
+    /// Whether the port is one of them.
+    #[must_use]
+    pub fn contains(&self, port: u16) -> bool {
+        self.0.is_empty() || self.0.iter().any(|range| (range.first..=range.last).contains(&port))
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            return self.first.fmt(f);
+        }
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("any port");
+        }
+        let ranges: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&ranges.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests;
