@@ -1,0 +1,209 @@
+//! The page: one connection, step by step. Every name here is a file of this folder. A step either gives the next its
+//! input or stops the connection with a named cause, and one place turns a stop into an answer and a record.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use egret_policy::{Denial, Flight, Host, Permit, Policy, Protocol, Reason, Request, Sni, VettedAddr};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use crate::client::Client;
+use crate::connect::connect;
+use crate::fault::{DnsFault, Fault, Stop};
+use crate::forward;
+use crate::listener::Gateway;
+use crate::peek;
+use crate::record::{Close, Open, Record, Stage, Via};
+use crate::relay::{Tally, relay};
+use crate::reply;
+use crate::request::{self, Asked};
+use crate::sniff::{Spoken, sniff};
+
+/// What a connection holds while it lives: a place among the handshakes until it relays, and one among all.
+pub(crate) struct Slots {
+    pub(crate) handshake: OwnedSemaphorePermit,
+    pub(crate) connection: Option<OwnedSemaphorePermit>,
+}
+
+/// Serves one client to its end.
+pub(crate) async fn serve(mut client: Client, gateway: Arc<Gateway>, mut record: Open, slots: Slots) {
+    let policy = gateway.policy();
+    policy.hash().clone_into(&mut record.policy);
+    policy.role_name(policy.role_of_port(client.port)).clone_into(&mut record.role);
+    let stop = match greet(&mut client, &gateway, &mut record, &slots).await {
+        Ok(Via::Forward) => return forward::serve(client, gateway, policy, record, slots).await,
+        Ok(via) => match tunnel(&mut client, via, &gateway, &policy, &mut record).await {
+            Ok(tunnel) => return tunnel.carry(client, gateway, record, slots).await,
+            Err(stop) => stop,
+        },
+        Err(stop) => stop,
+    };
+    record.stopped(&stop);
+    reply::no(&mut client, record.via, &stop, &record.id.clone()).await;
+}
+
+/// From the first byte to the protocol.
+async fn greet(client: &mut Client, gateway: &Gateway, record: &mut Open, slots: &Slots) -> Result<Via, Stop> {
+    record.stage = Stage::Sniff;
+    let spoken: Spoken = timeout(gateway.limits.request, sniff(client)).await.map_err(|_| Fault::ClientTimeout)??;
+    let via = request::via(spoken);
+    record.began(via);
+    record.stage = Stage::Parse;
+    if slots.connection.is_none() {
+        return Err(over_the_limit(gateway).into());
+    }
+    Ok(via)
+}
+
+/// A connection that was permitted, up to its first flight.
+struct Tunnel {
+    permit: Permit,
+    upstream: TcpStream,
+    flight: Flight,
+}
+
+/// The steps from a request to a confirmed first flight.
+async fn tunnel(
+    client: &mut Client,
+    via: Via,
+    gateway: &Gateway,
+    policy: &Arc<Policy>,
+    record: &mut Record,
+) -> Result<Tunnel, Stop> {
+    let asked = timeout(gateway.limits.request, request::read(client, via)).await.map_err(|_| Fault::ClientTimeout)??;
+    let (request, shown) = who_and_what(client, via, asked, gateway, policy, record).await?;
+    let mut permit = admit(policy, &request, record)?;
+    let addresses = resolve_and_vet(gateway, &mut permit, record).await?;
+    let mut upstream = dial(gateway, &addresses, record).await?;
+    reply::yes(client, via).await?;
+    record.stage = Stage::Confirm;
+    let flight = match shown {
+        Some(flight) => flight,
+        None => peek::peek(client, &upstream, &permit, &gateway.limits).await?,
+    };
+    peek::note(record, &flight);
+    let confirmed = permit.confirm(&flight);
+    record.permitted(&permit);
+    if let Err(denial) = confirmed {
+        abandon(&mut upstream).await;
+        return Err(denial.into());
+    }
+    Ok(Tunnel { permit, upstream, flight })
+}
+
+/// Turns what was read into a request to the policy. A literal address without a rule of its own is judged by the
+/// name it shows, which it shows only after a yes.
+async fn who_and_what(
+    client: &mut Client,
+    via: Via,
+    asked: Asked,
+    gateway: &Gateway,
+    policy: &Policy,
+    record: &mut Record,
+) -> Result<(Request, Option<Flight>), Stop> {
+    let role =
+        asked.user.as_deref().and_then(|user| policy.role_of_user(user)).unwrap_or_else(|| policy.role_of_port(client.port));
+    policy.role_name(role).clone_into(&mut record.role);
+    record.target = Some(asked.target.clone());
+    let request = Request::new(asked.target, role, gateway.now());
+    if asked.flight.is_some() || !policy.wants_name(&request) {
+        return Ok((request, asked.flight));
+    }
+    reply::yes(client, via).await?;
+    let read = timeout(gateway.limits.first_flight, request::hello(client)).await;
+    let flight = read.unwrap_or(Ok(Flight::Silent))?;
+    peek::note(record, &flight);
+    let request = match &flight {
+        Flight::Tls { sni: Sni::One(name), .. } => request.shown(name.clone()),
+        _ => request,
+    };
+    Ok((request, Some(flight)))
+}
+
+/// The first question.
+pub(crate) fn admit(policy: &Arc<Policy>, request: &Request, record: &mut Record) -> Result<Permit, Stop> {
+    record.stage = record.stage.max(Stage::Admit);
+    let permit = policy.admit(request)?;
+    record.permitted(&permit);
+    Ok(permit)
+}
+
+/// One resolution, and the second question about its answers.
+pub(crate) async fn resolve_and_vet(
+    gateway: &Gateway,
+    permit: &mut Permit,
+    record: &mut Record,
+) -> Result<Vec<VettedAddr>, Stop> {
+    if let Some(name) = permit.name_to_resolve() {
+        record.stage = record.stage.max(Stage::Resolve);
+        let started = Instant::now();
+        let resolver = gateway.resolver();
+        let answer = timeout(gateway.limits.dns, resolver.resolve(name)).await.unwrap_or(Err(DnsFault::Timeout));
+        gateway.observer.resolved(answer.as_ref().map(|_| ()).map_err(|fault| *fault), started.elapsed());
+        record.answers = answer?;
+    } else if let Host::Address(address) = permit.target().host {
+        record.answers = vec![address];
+    }
+    record.stage = record.stage.max(Stage::Vet);
+    let vetted = permit.vet(&record.answers);
+    record.permitted(permit);
+    Ok(vetted?)
+}
+
+/// Connects to a vetted address.
+pub(crate) async fn dial(gateway: &Gateway, addresses: &[VettedAddr], record: &mut Record) -> Result<TcpStream, Stop> {
+    record.stage = record.stage.max(Stage::Connect);
+    let started = Instant::now();
+    let outcome = connect(addresses, &gateway.limits).await;
+    gateway.observer.dialled(outcome.as_ref().map(|_| ()).map_err(|fault| *fault), started.elapsed());
+    let upstream = outcome?;
+    record.address = upstream.peer_addr().ok();
+    Ok(upstream)
+}
+
+/// Closes an upstream that got nothing. A clean end tells it more than a reset would.
+async fn abandon(upstream: &mut TcpStream) {
+    let _ = tokio::io::AsyncWriteExt::shutdown(upstream).await;
+}
+
+impl Tunnel {
+    /// Relays. Cleartext HTTP stays under watch, request by request; everything else is bytes.
+    async fn carry(mut self, mut client: Client, gateway: Arc<Gateway>, mut record: Open, slots: Slots) {
+        record.stage = Stage::Relay;
+        drop(slots.handshake);
+        if self.flight == Flight::Http && self.permit.protocol() != Protocol::Tcp {
+            return forward::inside(client, self.upstream, self.permit, gateway, record).await;
+        }
+        let tally = Tally::default();
+        let mut counted = Counted { record, tally: &tally };
+        let said = client.said.split();
+        let close = relay(&mut client.stream, &said, &mut self.upstream, &gateway.limits, &tally).await;
+        counted.record.close = close;
+        if matches!(close, Close::Idle | Close::Linger | Close::Reset) {
+            // The other side hears at once that this is over.
+            let _ = socket2::SockRef::from(&client.stream).set_linger(Some(std::time::Duration::ZERO));
+            let _ = socket2::SockRef::from(&self.upstream).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+}
+
+/// A record that takes its byte counts on every path out, a cancelled relay included.
+struct Counted<'a> {
+    record: Open,
+    tally: &'a Tally,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.record.bytes_up = self.tally.up.load(Ordering::Relaxed);
+        self.record.bytes_down = self.tally.down.load(Ordering::Relaxed);
+    }
+}
+
+fn over_the_limit(gateway: &Gateway) -> Denial {
+    let detail = format!("{} connections are open, which is the limit", gateway.limits.connections);
+    Denial::new(Reason::ConnectionLimit, detail, "close idle connections or come back later")
+}

@@ -1,0 +1,340 @@
+//! HTTP in the clear, request by request: a forward connection, on which every absolute-form request is admitted on
+//! its own, and a tunnel that turned out to carry HTTP, in which every request must name the permitted host. hyper
+//! frames both sides anew, so that a client and an upstream cannot disagree about where a request ends.
+
+mod message;
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use egret_policy::{Flight, Permit, Policy, RoleId, Target};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder as ClientBuilder, SendRequest};
+use hyper::server::conn::http1::Builder as ServerBuilder;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::AbortOnDropHandle;
+
+use self::message::{Body, Outgoing};
+use crate::client::{Client, Meter, Replay};
+use crate::connection::{Slots, admit, dial, resolve_and_vet};
+use crate::fault::{Fault, Stop};
+use crate::limits::{MAX_HEADERS, MAX_HTTP_BUFFER};
+use crate::listener::Gateway;
+use crate::record::{Close, Open, RequestRecord, Stage};
+use crate::relay::silence;
+use crate::reply::Answer;
+
+/// Serves a client that sends absolute-form requests.
+pub(crate) async fn serve(client: Client, gateway: Arc<Gateway>, policy: Arc<Policy>, record: Open, slots: Slots) {
+    let role = policy.role_of_port(client.port);
+    let forwarder = Forwarder::new(gateway, Scope::Each { role }, None, record, Some(slots.handshake));
+    forwarder.run(client, slots.connection).await;
+}
+
+/// Serves HTTP inside a tunnel to one host.
+pub(crate) async fn inside(client: Client, upstream: TcpStream, permit: Permit, gateway: Arc<Gateway>, record: Open) {
+    let meter = Arc::new(Meter::default());
+    let Ok(kept) = Kept::open(upstream, permit.target().clone(), &meter).await else { return };
+    let forwarder = Forwarder::new(gateway, Scope::One(Box::new(permit)), Some((kept, meter)), record, None);
+    forwarder.run(client, None).await;
+}
+
+/// Whom the requests may name.
+enum Scope {
+    /// Each is admitted on its own, for this role unless it brings credentials.
+    Each { role: RoleId },
+    /// The host of a tunnel, permitted already.
+    One(Box<Permit>),
+}
+
+/// One client connection that carries requests.
+struct Forwarder {
+    gateway: Arc<Gateway>,
+    scope: Scope,
+    kept: tokio::sync::Mutex<Option<Kept>>,
+    meter: Arc<Meter>,
+    record: Mutex<Open>,
+    handshake: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+/// An upstream connection, kept for the next request to the same target.
+struct Kept {
+    target: Target,
+    address: Option<IpAddr>,
+    sender: SendRequest<Outgoing>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Kept {
+    async fn open(upstream: TcpStream, target: Target, meter: &Arc<Meter>) -> Result<Self, Fault> {
+        let address = upstream.peer_addr().ok().map(|peer| peer.ip());
+        let io = TokioIo::new(Replay::new(upstream, Arc::clone(meter)));
+        let mut builder = ClientBuilder::new();
+        builder.preserve_header_case(true).max_headers(MAX_HEADERS).max_buf_size(MAX_HTTP_BUFFER);
+        let (sender, connection) = builder.handshake(io).await.map_err(|e| Fault::Upstream(e.to_string()))?;
+        let task = tokio::spawn(async move {
+            // Its errors reach whoever waits for the answer.
+            let _ = connection.with_upgrades().await;
+        });
+        Ok(Self { target, address, sender, _task: AbortOnDropHandle::new(task) })
+    }
+}
+
+impl Forwarder {
+    fn new(
+        gateway: Arc<Gateway>,
+        scope: Scope,
+        kept: Option<(Kept, Arc<Meter>)>,
+        record: Open,
+        handshake: Option<OwnedSemaphorePermit>,
+    ) -> Arc<Self> {
+        let (kept, meter) = kept.map_or_else(Default::default, |(kept, meter)| (Some(kept), meter));
+        Arc::new(Self {
+            gateway,
+            scope,
+            kept: tokio::sync::Mutex::new(kept),
+            meter,
+            record: Mutex::new(record),
+            handshake: Mutex::new(handshake),
+        })
+    }
+
+    /// Runs the client's side to its end. `_connection` is the client's place among all connections.
+    async fn run(self: Arc<Self>, client: Client, _connection: Option<OwnedSemaphorePermit>) {
+        let io = TokioIo::new(client.into_replay(Arc::default()));
+        let service = {
+            let forwarder = Arc::clone(&self);
+            service_fn(move |request| {
+                let forwarder = Arc::clone(&forwarder);
+                async move { Ok::<_, Infallible>(forwarder.answer(request).await) }
+            })
+        };
+        let mut builder = ServerBuilder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.gateway.limits.keep_alive)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_HTTP_BUFFER)
+            .preserve_header_case(true)
+            .auto_date_header(false);
+        let ended = builder.serve_connection(io, service).with_upgrades().await;
+        self.finish(ended);
+    }
+
+    /// Notes how the client's side ended, where nothing has been noted yet.
+    fn finish(&self, ended: hyper::Result<()>) {
+        let mut record = self.record();
+        if record.close != Close::Drained {
+            return;
+        }
+        record.close = Close::Client;
+        if let Err(error) = ended {
+            let stop = if error.is_parse() {
+                Stop::malformed(format!("the HTTP request is malformed: {error}"))
+            } else if error.is_timeout() {
+                Fault::ClientTimeout.into()
+            } else {
+                Fault::ClientGone.into()
+            };
+            // A keep-alive connection that times out between requests has ended well.
+            if record.requests == 0 || error.is_parse() {
+                record.stopped(&stop);
+            }
+        }
+    }
+
+    fn record(&self) -> MutexGuard<'_, Open> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One request, to its answer and its record.
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        drop(self.handshake.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let policy = self.gateway.policy();
+        let mut entry = self.entry(&request, &policy);
+        let response = match Arc::clone(&self).exchange(request, &policy, &mut entry).await {
+            Ok(response) => response,
+            Err(stop) => {
+                entry.stopped(&stop);
+                message::refusal(
+                    Answer::of(&stop, Some(&entry.id)),
+                    matches!(&stop, Stop::Denied(d) if d.reason.code() == "malformed"),
+                )
+            }
+        };
+        entry.status = response.status().as_u16();
+        self.note(&entry);
+        self.gateway.observer.requested(entry);
+        response
+    }
+
+    fn entry(&self, request: &Request<Incoming>, policy: &Policy) -> RequestRecord {
+        let mut record = self.record();
+        record.requests += 1;
+        RequestRecord {
+            id: record.id.clone(),
+            role: record.role.clone(),
+            method: request.method().as_str().to_owned(),
+            target: None,
+            rule: None,
+            denial: None,
+            would_deny: None,
+            status: 0,
+            fault: None,
+            policy: policy.hash().to_owned(),
+        }
+    }
+
+    /// The connection's record tells of its first request, and of the worst verdict of all.
+    fn note(&self, entry: &RequestRecord) {
+        let mut record = self.record();
+        let first = record.requests == 1;
+        if first {
+            record.target.clone_from(&entry.target);
+            record.role.clone_from(&entry.role);
+        }
+        let worse = (entry.denial.is_some() && record.denial.is_none())
+            || (entry.would_deny.is_some() && record.would_deny.is_none() && record.denial.is_none());
+        if first || worse {
+            record.rule.clone_from(&entry.rule);
+            record.denial.clone_from(&entry.denial);
+            record.would_deny.clone_from(&entry.would_deny);
+        }
+    }
+
+    async fn exchange(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+        policy: &Arc<Policy>,
+        entry: &mut RequestRecord,
+    ) -> Result<Response<Body>, Stop> {
+        message::check(&request)?;
+        let upgrade = message::wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
+        let mut kept = self.kept.lock().await;
+        let outgoing = match &self.scope {
+            Scope::Each { role } => {
+                let asked = message::absolute_target(&request)?;
+                entry.target = Some(asked.clone());
+                let permit = self.permit(&request, asked.clone(), *role, policy, entry)?;
+                self.reach(&mut kept, permit, entry).await?;
+                message::outgoing(request, &asked, upgrade.is_some())
+            }
+            Scope::One(permit) => {
+                let asked = message::tunnelled_target(&request, permit.target())?;
+                entry.target = Some(asked.clone());
+                entry.rule = permit.rule().map(|rule| rule.id().clone());
+                entry.would_deny = permit.would_deny().cloned();
+                permit.confirm_host(&asked)?;
+                message::outgoing(request, &asked, upgrade.is_some())
+            }
+        };
+        let response = send(&mut kept, outgoing).await?;
+        self.record().stage = Stage::Relay;
+        Ok(Arc::clone(&self).incoming(response, upgrade))
+    }
+
+    /// Admits one absolute-form request. That it is cleartext HTTP is known before any look-up.
+    fn permit(
+        &self,
+        request: &Request<Incoming>,
+        target: Target,
+        role: RoleId,
+        policy: &Arc<Policy>,
+        entry: &mut RequestRecord,
+    ) -> Result<Permit, Stop> {
+        let role = message::user(request).and_then(|user| policy.role_of_user(&user)).unwrap_or(role);
+        policy.role_name(role).clone_into(&mut entry.role);
+        let asked = egret_policy::Request::new(target, role, self.gateway.now());
+        let mut permit = admit(policy, &asked, &mut self.record())?;
+        entry.rule = permit.rule().map(|rule| rule.id().clone());
+        permit.confirm(&Flight::Http)?;
+        entry.would_deny = permit.would_deny().cloned();
+        Ok(permit)
+    }
+
+    /// Makes `kept` a connection to the permitted target: the one there is, if its address still passes, or a new one.
+    async fn reach(&self, kept: &mut Option<Kept>, mut permit: Permit, entry: &mut RequestRecord) -> Result<(), Stop> {
+        if let Some(there) = kept.as_ref().filter(|there| there.target == *permit.target() && !there.sender.is_closed())
+            && let Some(address) = there.address
+        {
+            permit.vet(&[address])?;
+            return Ok(());
+        }
+        *kept = None;
+        let mut notes = self.record().clone();
+        let outcome = async {
+            let addresses = resolve_and_vet(&self.gateway, &mut permit, &mut notes).await?;
+            dial(&self.gateway, &addresses, &mut notes).await
+        }
+        .await;
+        self.record().took(notes);
+        entry.would_deny = permit.would_deny().cloned();
+        *kept = Some(Kept::open(outcome?, permit.target().clone(), &self.meter).await?);
+        Ok(())
+    }
+
+    /// The upstream's answer for the client; after a 101 the two sockets are joined.
+    fn incoming(self: Arc<Self>, mut response: Response<Incoming>, upgrade: Option<hyper::upgrade::OnUpgrade>) -> Response<Body> {
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return message::incoming(response);
+        }
+        let Some(from_client) = upgrade else {
+            // An upstream may not switch to what the client did not ask for.
+            let stop = Fault::Upstream("the upstream switched protocols unasked".into()).into();
+            return message::refusal(Answer::of(&stop, None), true);
+        };
+        let from_upstream = hyper::upgrade::on(&mut response);
+        tokio::spawn(async move { self.join(from_client, from_upstream).await });
+        message::switching(response)
+    }
+
+    async fn join(&self, client: hyper::upgrade::OnUpgrade, upstream: hyper::upgrade::OnUpgrade) {
+        let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else { return };
+        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+        let moved = || self.meter.read.load(Ordering::Relaxed) + self.meter.written.load(Ordering::Relaxed);
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {}
+            () = silence(self.gateway.limits.idle, moved) => self.record().close = Close::Idle,
+        }
+    }
+}
+
+async fn send(kept: &mut Option<Kept>, request: Request<Outgoing>) -> Result<Response<Incoming>, Stop> {
+    let Some(there) = kept.as_mut() else { return Err(Fault::Upstream("the upstream closed the connection".into()).into()) };
+    let answered = match there.sender.ready().await {
+        Ok(()) => there.sender.send_request(request).await,
+        Err(error) => Err(error),
+    };
+    answered.map_err(|error| {
+        *kept = None;
+        Fault::Upstream(format!("the upstream's answer is broken: {error}")).into()
+    })
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        let record = self.record.get_mut().unwrap_or_else(PoisonError::into_inner);
+        record.bytes_up = self.meter.written.load(Ordering::Relaxed);
+        record.bytes_down = self.meter.read.load(Ordering::Relaxed);
+    }
+}
+
+impl RequestRecord {
+    fn stopped(&mut self, stop: &Stop) {
+        match stop {
+            Stop::Denied(denial) => {
+                if denial.rule.is_some() {
+                    self.rule.clone_from(&denial.rule);
+                }
+                self.denial = Some(denial.clone());
+            }
+            Stop::Fault(fault) => self.fault = Some(fault.code()),
+        }
+    }
+}

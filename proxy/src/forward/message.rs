@@ -1,0 +1,200 @@
+//! HTTP messages on their way through: what a request names, which of its parts travel on (RFC 9110 section 7.6.1),
+//! and egret's own answers.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use egret_policy::{Denial, Reason, Target};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::ext::ReasonPhrase;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+
+use crate::fault::Stop;
+use crate::reply::Answer;
+use crate::wire::http::basic_user;
+
+/// A body for the client.
+pub(super) type Body = BoxBody<Bytes, hyper::Error>;
+/// A body for the upstream.
+pub(super) type Outgoing = Streamed;
+
+/// Content as it comes, without the trailers: those could carry fields that decide (Host, Authorization) behind the
+/// check of the head.
+pub(super) struct Streamed(Incoming);
+
+impl HttpBody for Streamed {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        loop {
+            match ready!(Pin::new(&mut self.0).poll_frame(cx)) {
+                Some(Ok(frame)) if frame.is_trailers() => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+/// Fields of one connection, never of the message (RFC 9110 section 7.6.1), and the proxy's own credentials.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// What hyper lets pass and a filter must not.
+pub(super) fn check(request: &Request<Incoming>) -> Result<(), Stop> {
+    let headers = request.headers();
+    let count = |name: HeaderName| headers.get_all(name).iter().count();
+    if count(header::HOST) > 1 {
+        return Err(Stop::malformed("the request has more than one Host field"));
+    }
+    if count(header::CONTENT_LENGTH) > 1 || (count(header::CONTENT_LENGTH) == 1 && count(header::TRANSFER_ENCODING) > 0) {
+        return Err(Stop::malformed("the request has two lengths"));
+    }
+    if headers.get_all(header::TRANSFER_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Err(Stop::malformed("the only transfer coding served is chunked"));
+    }
+    match *request.method() {
+        Method::TRACE => Err(unsupported("TRACE is not served: it would show what the proxy added")),
+        Method::CONNECT => Err(Stop::malformed("CONNECT comes first on its connection, or not at all")),
+        _ => Ok(()),
+    }
+}
+
+fn unsupported(why: &str) -> Stop {
+    Denial::new(Reason::Unsupported, why, "use CONNECT for everything but http:// URLs").into()
+}
+
+/// The target of a request in absolute form.
+pub(super) fn absolute_target(request: &Request<Incoming>) -> Result<Target, Stop> {
+    let uri = request.uri();
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("http"), Some(authority)) => target(authority.as_str(), 80),
+        (Some("https"), _) => Err(unsupported("an https:// URL cannot be forwarded unseen; the client must use CONNECT")),
+        (Some(_), _) => Err(unsupported("only http:// URLs are forwarded")),
+        _ => Err(Stop::malformed("this is a proxy: it wants an absolute http:// URL or CONNECT")),
+    }
+}
+
+/// The target of a request inside a tunnel to `permitted`: what its URL or its Host field names, on the tunnel's port
+/// where no port is written. HTTP/1.0 may name nothing.
+pub(super) fn tunnelled_target(request: &Request<Incoming>, permitted: &Target) -> Result<Target, Stop> {
+    if let Some(authority) = request.uri().authority() {
+        return target(authority.as_str(), permitted.port);
+    }
+    match request.headers().get(header::HOST) {
+        Some(host) => target(host.to_str().map_err(|_| Stop::malformed("the Host field is not ASCII"))?, permitted.port),
+        None if request.version() == Version::HTTP_10 => Ok(permitted.clone()),
+        None => Err(Stop::malformed("the request has no Host field")),
+    }
+}
+
+fn target(authority: &str, port: u16) -> Result<Target, Stop> {
+    Target::parse_or(authority, port).map_err(|error| Stop::malformed(format!("the request names no host: {error}")))
+}
+
+/// The user name of the request's proxy credentials.
+pub(super) fn user(request: &Request<Incoming>) -> Option<String> {
+    basic_user(request.headers().get(header::PROXY_AUTHORIZATION)?.as_bytes())
+}
+
+/// Only WebSocket may take over a connection; h2c would hide further requests (RFC 9113 section 3.1).
+pub(super) fn wants_websocket(request: &Request<Incoming>) -> bool {
+    let upgrade = request.headers().get_all(header::UPGRADE);
+    let mut values = upgrade.iter();
+    values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket")) && values.next().is_none()
+}
+
+/// The request as the upstream gets it: origin form, Host from what was permitted, nothing of the hop.
+pub(super) fn outgoing(request: Request<Incoming>, target: &Target, websocket: bool) -> Request<Outgoing> {
+    let (mut parts, body) = request.into_parts();
+    strip(&mut parts.headers);
+    parts.headers.remove(header::EXPECT);
+    let host = if target.port == 80 { target.to_string().trim_end_matches(":80").to_owned() } else { target.to_string() };
+    if let Ok(host) = HeaderValue::from_str(&host) {
+        parts.headers.insert(header::HOST, host);
+    }
+    if websocket {
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    parts.uri = parts.uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
+    parts.version = Version::HTTP_11;
+    Request::from_parts(parts, Streamed(body))
+}
+
+/// The upstream's answer as the client gets it.
+pub(super) fn incoming(response: Response<Incoming>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    strip(&mut parts.headers);
+    parts.version = Version::HTTP_11;
+    Response::from_parts(parts, Streamed(body).boxed())
+}
+
+/// The 101 that joins two WebSocket ends.
+pub(super) fn switching(response: Response<Incoming>) -> Response<Body> {
+    let (mut parts, _) = response.into_parts();
+    strip(&mut parts.headers);
+    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    Response::from_parts(parts, text(String::new()))
+}
+
+fn strip(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // What frames the message is not the client's to take away.
+        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
+        .collect();
+    for name in listed.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// An answer of egret's own.
+pub(super) fn refusal(answer: Answer, close: bool) -> Response<Body> {
+    let mut response = Response::new(text(answer.body));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::FORBIDDEN);
+    if let Ok(phrase) = ReasonPhrase::try_from(answer.phrase) {
+        response.extensions_mut().insert(phrase);
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    for (name, value) in answer.headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    if close {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn text(body: String) -> Body {
+    Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed()
+}

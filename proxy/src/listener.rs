@@ -1,0 +1,144 @@
+//! Accepts clients and gives each a task. A place among the handshakes is taken before the accept, so that more
+//! clients than that wait in the kernel's backlog; running out of descriptors is a pause, not an end.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use egret_policy::{Policy, UnixTime};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::client::Client;
+use crate::connect;
+use crate::connection::{Slots, serve};
+use crate::limits::{ACCEPT_BACK_OFF, Limits};
+use crate::record::{Observer, Open};
+use crate::resolve::Resolve;
+
+/// What all connections share.
+pub struct Gateway {
+    pub(crate) limits: Limits,
+    pub(crate) observer: Arc<dyn Observer>,
+    policy: ArcSwap<Policy>,
+    resolver: ArcSwap<Box<dyn Resolve>>,
+    instance: String,
+    accepted: AtomicU64,
+    handshakes: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+}
+
+/// The tasks of a gateway, and the way to end them.
+#[derive(Clone, Debug, Default)]
+pub struct Serving {
+    /// Ends accepting; live connections go on.
+    pub stop_accepting: CancellationToken,
+    /// Ends live connections.
+    pub close: CancellationToken,
+    /// Counts what is still alive.
+    pub tasks: TaskTracker,
+}
+
+impl Gateway {
+    /// A gateway. `instance` begins the id of every record, and tells tasks apart when their journals are merged.
+    #[must_use]
+    pub fn new(
+        instance: String,
+        policy: Arc<Policy>,
+        resolver: Box<dyn Resolve>,
+        limits: Limits,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        Self {
+            handshakes: Arc::new(Semaphore::new(limits.handshakes)),
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            limits,
+            observer,
+            policy: ArcSwap::new(policy),
+            resolver: ArcSwap::from_pointee(resolver),
+            instance,
+            accepted: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts another policy and resolver in force. Connections that are alive keep theirs.
+    pub fn replace(&self, policy: Arc<Policy>, resolver: Box<dyn Resolve>) {
+        self.resolver.store(Arc::new(resolver));
+        self.policy.store(policy);
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
+    pub(crate) fn resolver(&self) -> Arc<Box<dyn Resolve>> {
+        self.resolver.load_full()
+    }
+
+    /// The time by which rules expire.
+    pub(crate) fn now(&self) -> UnixTime {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        UnixTime(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    }
+
+    fn next_id(&self) -> String {
+        format!("{}-{}", self.instance, self.accepted.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Accepts on one listener until told to stop.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, serving: Serving) {
+        let accepting = async {
+            let port = listener.local_addr().map_or(0, |address| address.port());
+            while let Ok(handshake) = Arc::clone(&self.handshakes).acquire_owned().await {
+                let stream = self.accept(&listener).await;
+                let slots = Slots { handshake, connection: Arc::clone(&self.connections).try_acquire_owned().ok() };
+                self.begin(stream, port, slots, &serving);
+            }
+        };
+        serving.stop_accepting.run_until_cancelled(accepting).await;
+    }
+
+    async fn accept(&self, listener: &TcpListener) -> TcpStream {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return stream,
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    self.observer.accept_failed(&error);
+                    sleep(ACCEPT_BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    fn begin(self: &Arc<Self>, stream: TcpStream, port: u16, slots: Slots, serving: &Serving) {
+        // A client that is gone already has no address; it has a record all the same.
+        let peer = stream.peer_addr().unwrap_or_else(|_| ([0, 0, 0, 0], 0).into());
+        connect::prepare(&stream);
+        let record = Open::new(self.next_id(), peer, Arc::clone(&self.observer));
+        let (gateway, close) = (Arc::clone(self), serving.close.clone());
+        serving.tasks.spawn(async move {
+            let client = Client::new(stream, port);
+            close.run_until_cancelled(serve(client, gateway, record, slots)).await;
+        });
+    }
+}
+
+/// Errors of the connection that was about to be accepted, not of the listener (accept(2)).
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,65 @@
+//! After the yes: what the client shows first. Its bytes stay with it; none has reached the upstream. Where a rule
+//! lets the server speak first, whoever speaks first ends the wait.
+
+use egret_policy::{Flight, Mode, Permit, Protocol, Sni};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use crate::client::Client;
+use crate::fault::{Fault, Stop};
+use crate::limits::Limits;
+use crate::record::Record;
+use crate::request;
+use crate::wire::http;
+
+/// Waits for the first flight. For a rule of opaque bytes nothing is waited for.
+pub(crate) async fn peek(client: &mut Client, upstream: &TcpStream, permit: &Permit, limits: &Limits) -> Result<Flight, Stop> {
+    if permit.protocol() == Protocol::Tcp {
+        return Ok(Flight::Opaque);
+    }
+    let patient = permit.protocol() == Protocol::Any || permit.mode() == Mode::Audit;
+    let first_byte = if patient { limits.idle } else { limits.first_flight };
+    if client.said.is_empty() {
+        tokio::select! {
+            heard = client.hear_or_end() => match heard {
+                Ok(0) => return Ok(Flight::Silent),
+                Ok(_) => {}
+                Err(_) => return Err(Fault::ClientGone.into()),
+            },
+            _ = upstream.readable() => return Ok(Flight::ServerFirst),
+            () = sleep(first_byte) => return Ok(Flight::Silent),
+        }
+    }
+    match timeout(limits.first_flight, flight(client)).await {
+        Ok(flight) => flight,
+        // What it began is neither TLS nor HTTP in time; an opaque protocol may pause anywhere.
+        Err(_) if client.said.first() != Some(&0x16) => Ok(Flight::Opaque),
+        Err(_) => Ok(Flight::Malformed),
+    }
+}
+
+async fn flight(client: &mut Client) -> Result<Flight, Stop> {
+    if client.said.first() == Some(&0x16) {
+        return request::hello(client).await;
+    }
+    loop {
+        match http::is_request(&client.said) {
+            Some(true) => return Ok(Flight::Http),
+            Some(false) => return Ok(Flight::Opaque),
+            None => client.hear().await?,
+        }
+    }
+}
+
+/// Notes what was shown.
+pub(crate) fn note(record: &mut Record, flight: &Flight) {
+    if let Flight::Tls { sni, ech } = flight {
+        record.ech = *ech;
+        record.sni = match sni {
+            Sni::Absent => None,
+            Sni::One(name) => Some(name.to_string()),
+            Sni::Invalid(text) => Some(text.clone()),
+            Sni::Many => Some("(more than one)".to_owned()),
+        };
+    }
+}

@@ -1,0 +1,316 @@
+//! What a connection leaves behind: one [`Record`], opened at accept and given to the [`Observer`] on every path out,
+//! panics included, because dropping it is what closes it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use egret_policy::{Class, Denial, Permit, RuleId, Target};
+
+use crate::fault::{ConnectFault, DnsFault, Stop};
+
+/// How a client asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// HTTP CONNECT.
+    Connect,
+    /// HTTP in absolute form.
+    Forward,
+    /// SOCKS5.
+    Socks5,
+    /// SOCKS4 or 4a.
+    Socks4,
+    /// TLS from the first byte.
+    Tls,
+}
+
+/// The furthest step a connection reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Accepted.
+    Accept,
+    /// Waiting for its first byte.
+    Sniff,
+    /// Reading its request.
+    Parse,
+    /// Asking whether it may.
+    Admit,
+    /// Resolving the name.
+    Resolve,
+    /// Asking which addresses may be dialled.
+    Vet,
+    /// Dialling.
+    Connect,
+    /// Answered; looking at the first flight.
+    Confirm,
+    /// Relaying.
+    Relay,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// The client ended first.
+    Client,
+    /// The upstream ended first.
+    Upstream,
+    /// Silence for longer than the idle limit.
+    Idle,
+    /// One side had ended, and the other went on longer than the limit.
+    Linger,
+    /// Either side reset.
+    Reset,
+    /// Refused.
+    Denied,
+    /// A fault, by its code.
+    Fault(&'static str),
+    /// Closed because egret stops.
+    Drained,
+    /// A panic of ours; the connection died, egret lives.
+    Panic,
+}
+
+/// One accepted connection, from its first byte to its last.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Unique within and across tasks.
+    pub id: String,
+    /// When it was accepted.
+    pub opened: SystemTime,
+    /// How long it lived.
+    pub duration: Duration,
+    /// Where the client came from.
+    pub client: SocketAddr,
+    /// How it asked; `None` if it never got so far.
+    pub via: Option<Via>,
+    /// The name of its role.
+    pub role: String,
+    /// What it asked for: of a forward connection, its first request.
+    pub target: Option<Target>,
+    /// The server name it showed.
+    pub sni: Option<String>,
+    /// Whether its ClientHello offered ECH.
+    pub ech: bool,
+    /// The rule that allowed it, or decided against it.
+    pub rule: Option<RuleId>,
+    /// Why it was denied.
+    pub denial: Option<Denial>,
+    /// Why it would have been denied, were it not for audit.
+    pub would_deny: Option<Denial>,
+    /// The address dialled.
+    pub address: Option<SocketAddr>,
+    /// The addresses that the name resolved to.
+    pub answers: Vec<IpAddr>,
+    /// Bytes from the client to the upstream.
+    pub bytes_up: u64,
+    /// Bytes from the upstream to the client.
+    pub bytes_down: u64,
+    /// HTTP requests seen in the clear.
+    pub requests: u64,
+    /// The furthest step reached.
+    pub stage: Stage,
+    /// How it ended.
+    pub close: Close,
+    /// What failed, for people.
+    pub detail: Option<String>,
+    /// The hash of the policy that judged it.
+    pub policy: String,
+}
+
+/// One HTTP request on a forward connection, or inside a cleartext tunnel.
+#[derive(Clone, Debug)]
+pub struct RequestRecord {
+    /// The id of its connection.
+    pub id: String,
+    /// The name of its role.
+    pub role: String,
+    /// Its method, as sent.
+    pub method: String,
+    /// What it asked for.
+    pub target: Option<Target>,
+    /// The rule that allowed or denied it.
+    pub rule: Option<RuleId>,
+    /// Why it was denied.
+    pub denial: Option<Denial>,
+    /// Why it would have been denied, were it not for audit.
+    pub would_deny: Option<Denial>,
+    /// The status that the client got.
+    pub status: u16,
+    /// The fault behind a 5xx of ours, by its code.
+    pub fault: Option<&'static str>,
+    /// The hash of the policy that judged it.
+    pub policy: String,
+}
+
+/// Who is told. Calls come from many tasks, and must return at once.
+pub trait Observer: Send + Sync + 'static {
+    /// A connection took its way in; its record will name the same.
+    fn began(&self, via: Via);
+    /// A connection left: once for each accepted one.
+    fn closed(&self, record: Record);
+    /// An HTTP request was answered.
+    fn requested(&self, request: RequestRecord);
+    /// A name was resolved, or not.
+    fn resolved(&self, outcome: Result<(), DnsFault>, took: Duration);
+    /// A dial ended.
+    fn dialled(&self, outcome: Result<(), ConnectFault>, took: Duration);
+    /// Accepting failed for want of descriptors or memory; accepting goes on after a pause.
+    fn accept_failed(&self, error: &std::io::Error);
+}
+
+impl Via {
+    /// The stable text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Forward => "forward",
+            Self::Socks5 => "socks5",
+            Self::Socks4 => "socks4",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+impl Stage {
+    /// The stable text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Sniff => "sniff",
+            Self::Parse => "parse",
+            Self::Admit => "admit",
+            Self::Resolve => "resolve",
+            Self::Vet => "vet",
+            Self::Connect => "connect",
+            Self::Confirm => "confirm",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+impl Close {
+    /// The stable text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Upstream => "upstream",
+            Self::Idle => "idle",
+            Self::Linger => "linger",
+            Self::Reset => "reset",
+            Self::Denied => "denied",
+            Self::Fault(code) => code,
+            Self::Drained => "drained",
+            Self::Panic => "panic",
+        }
+    }
+}
+
+impl Record {
+    /// The class of the address dialled, or of the first answer where nothing was.
+    #[must_use]
+    pub fn class(&self) -> Option<Class> {
+        let address = self.address.map(|address| address.ip());
+        address.or_else(|| self.answers.first().copied()).map(egret_policy::classify)
+    }
+
+    /// Notes what a permit says.
+    pub(crate) fn permitted(&mut self, permit: &Permit) {
+        self.rule = permit.rule().map(|rule| rule.id().clone());
+        self.would_deny = permit.would_deny().cloned();
+    }
+
+    /// Takes over what the steps of one request noted on a copy.
+    pub(crate) fn took(&mut self, notes: Self) {
+        self.stage = self.stage.max(notes.stage);
+        self.address = notes.address;
+        self.answers = notes.answers;
+    }
+
+    /// Notes what stopped the connection.
+    pub(crate) fn stopped(&mut self, stop: &Stop) {
+        match stop {
+            Stop::Denied(denial) => {
+                self.close = Close::Denied;
+                if denial.rule.is_some() {
+                    self.rule.clone_from(&denial.rule);
+                }
+                self.denial = Some(denial.clone());
+            }
+            Stop::Fault(fault) => {
+                self.close = Close::Fault(fault.code());
+                self.detail = Some(fault.detail());
+            }
+        }
+    }
+}
+
+/// A record that closes itself when dropped.
+pub(crate) struct Open {
+    record: Option<Record>,
+    started: Instant,
+    observer: Arc<dyn Observer>,
+}
+
+impl Open {
+    pub(crate) fn new(id: String, client: SocketAddr, observer: Arc<dyn Observer>) -> Self {
+        let record = Record {
+            id,
+            opened: SystemTime::now(),
+            duration: Duration::ZERO,
+            client,
+            via: None,
+            role: egret_policy::DEFAULT_ROLE.to_owned(),
+            target: None,
+            sni: None,
+            ech: false,
+            rule: None,
+            denial: None,
+            would_deny: None,
+            address: None,
+            answers: Vec::new(),
+            bytes_up: 0,
+            bytes_down: 0,
+            requests: 0,
+            stage: Stage::Accept,
+            close: Close::Drained,
+            detail: None,
+            policy: String::new(),
+        };
+        Self { record: Some(record), started: Instant::now(), observer }
+    }
+
+    pub(crate) fn began(&mut self, via: Via) {
+        self.via = Some(via);
+        self.observer.began(via);
+    }
+}
+
+impl Deref for Open {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        self.record.as_ref().expect("a record is taken only by drop")
+    }
+}
+
+impl DerefMut for Open {
+    fn deref_mut(&mut self) -> &mut Record {
+        self.record.as_mut().expect("a record is taken only by drop")
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(mut record) = self.record.take() {
+            record.duration = self.started.elapsed();
+            if std::thread::panicking() {
+                record.close = Close::Panic;
+            }
+            self.observer.closed(record);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Names to addresses, through hickory-resolver only: libc's resolver blocks threads, hides times to live and does
+//! not link statically. Every name is asked as it is, absolute; search domains are not applied, since one could
+//! answer for an allowed name.
+
+use std::fmt;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use egret_policy::Name;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use rustls::pki_types::CertificateDer;
+
+use crate::fault::DnsFault;
+use crate::limits::{DNS_CACHE, DNS_IN_FLIGHT, DNS_NEGATIVE_TTL};
+
+/// One try of one query; with the two retries it stays below [`Limits::dns`](crate::Limits::dns).
+const TRY: Duration = Duration::from_millis(1_400);
+const RETRIES: usize = 2;
+
+/// Addresses on their way.
+pub type BoxedAnswers<'a> = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, DnsFault>> + Send + 'a>>;
+
+/// Resolves names.
+pub trait Resolve: Send + Sync + 'static {
+    /// All addresses of the name, IPv4 and IPv6.
+    fn resolve<'a>(&'a self, name: &'a Name) -> BoxedAnswers<'a>;
+}
+
+/// Where DNS questions go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DnsServer {
+    /// What `/etc/resolv.conf` and `/etc/hosts` say.
+    System,
+    /// A server over UDP, and TCP for what does not fit. `/etc/hosts` counts too.
+    Plain(SocketAddr),
+    /// A server over TLS (RFC 7858), with the name its certificate must have. `/etc/hosts` counts too.
+    Tls(SocketAddr, Name),
+}
+
+/// The resolver of the program.
+pub struct Resolver(TokioResolver);
+
+/// Why a resolver cannot be made.
+#[derive(Debug)]
+pub struct ResolverError(String);
+
+impl Resolver {
+    /// A resolver with a cache of its own. `roots` are trusted beside the public ones, for DNS over TLS.
+    ///
+    /// # Errors
+    /// `/etc/resolv.conf` or `/etc/hosts` cannot be read, or a root is no certificate.
+    pub fn new(server: &DnsServer, roots: &[CertificateDer<'static>]) -> Result<Self, ResolverError> {
+        let mut builder = match server {
+            DnsServer::System => TokioResolver::builder_tokio().map_err(|e| ResolverError(e.to_string()))?,
+            DnsServer::Plain(at) => {
+                let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+                connections.iter_mut().for_each(|connection| connection.port = at.port());
+                asking(NameServerConfig::new(at.ip(), true, connections.into()))
+            }
+            DnsServer::Tls(at, name) => {
+                let mut connection = ConnectionConfig::tls(name.as_str().into());
+                connection.port = at.port();
+                asking(NameServerConfig::new(at.ip(), true, vec![connection])).with_tls_config(tls_config(roots)?)
+            }
+        };
+        configure(builder.options_mut());
+        builder.build().map(Self).map_err(|e| ResolverError(e.to_string()))
+    }
+}
+
+fn asking(server: NameServerConfig) -> hickory_resolver::ResolverBuilder<TokioRuntimeProvider> {
+    TokioResolver::builder_with_config(ResolverConfig::from_name_servers(vec![server]), TokioRuntimeProvider::default())
+}
+
+fn configure(options: &mut ResolverOpts) {
+    options.timeout = TRY;
+    options.attempts = RETRIES;
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    options.cache_size = DNS_CACHE;
+    options.negative_max_ttl = Some(DNS_NEGATIVE_TTL);
+    options.max_active_requests = DNS_IN_FLIGHT;
+}
+
+fn tls_config(roots: &[CertificateDer<'static>]) -> Result<rustls::ClientConfig, ResolverError> {
+    let mut store = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    for root in roots {
+        store.add(root.clone()).map_err(|e| ResolverError(format!("a certificate of dns.ca cannot be used: {e}")))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| ResolverError(e.to_string()))?;
+    Ok(config.with_root_certificates(store).with_no_client_auth())
+}
+
+impl Resolve for Resolver {
+    fn resolve<'a>(&'a self, name: &'a Name) -> BoxedAnswers<'a> {
+        Box::pin(async move {
+            // The trailing dot makes the name absolute.
+            let lookup = self.0.lookup_ip(format!("{name}.")).await.map_err(|error| fault(&error))?;
+            let addresses: Vec<IpAddr> = lookup.iter().collect();
+            if addresses.is_empty() { Err(DnsFault::NoAddress) } else { Ok(addresses) }
+        })
+    }
+}
+
+fn fault(error: &NetError) -> DnsFault {
+    match error {
+        NetError::Timeout => DnsFault::Timeout,
+        NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
+            ResponseCode::NXDomain => DnsFault::NxDomain,
+            ResponseCode::NoError => DnsFault::NoAddress,
+            _ => DnsFault::Failed,
+        },
+        _ => DnsFault::Failed,
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+impl fmt::Display for ResolverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ResolverError {}

@@ -1,0 +1,112 @@
+//! The head of a CONNECT request (RFC 9110 section 9.3.6), read strictly: authority form, lines that end in CRLF, no
+//! content. Other HTTP requests are hyper's to read; what hyper lets pass and a filter must not is checked in
+//! `forward`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use egret_policy::Target;
+use httparse::{EMPTY_HEADER, Header, Status};
+
+use super::{Progress, ascii};
+use crate::limits::{MAX_HEAD, MAX_HEADERS};
+
+/// A CONNECT request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connect {
+    /// Where the client wants to go.
+    pub target: Target,
+    /// The user name of its proxy credentials.
+    pub user: Option<String>,
+}
+
+/// Why a head is refused, as the status that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// 400.
+    BadRequest,
+    /// 431: more than 16 KiB, or more than 100 fields.
+    TooLarge,
+}
+
+/// Reads the head of a CONNECT request.
+#[must_use]
+pub fn connect(said: &[u8]) -> Progress<Result<Connect, (Refused, String)>> {
+    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    let refused = |kind, why: &str| Progress::Done(Err((kind, why.to_owned())), said.len());
+    match request.parse(said) {
+        Ok(Status::Complete(length)) if length <= MAX_HEAD => {
+            let head = &said[..length];
+            if !has_plain_lines(head) {
+                return refused(Refused::BadRequest, "a line of the head does not end in CRLF");
+            }
+            match read(request.path.unwrap_or_default(), request.headers) {
+                Ok(connect) => Progress::Done(Ok(connect), length),
+                Err(why) => refused(Refused::BadRequest, &why),
+            }
+        }
+        Ok(Status::Partial) if said.len() < MAX_HEAD => Progress::More,
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => refused(Refused::TooLarge, "the request head is too large"),
+        Err(error) => refused(Refused::BadRequest, &format!("the request head is malformed: {error}")),
+    }
+}
+
+/// Every LF follows a CR and every CR precedes an LF. httparse takes a bare LF for an end of line; the next reader
+/// may not.
+fn has_plain_lines(head: &[u8]) -> bool {
+    let ends = head.windows(2).filter(|pair| *pair == b"\r\n").count();
+    let count = |byte| head.iter().filter(|b| **b == byte).count();
+    count(b'\n') == ends && count(b'\r') == ends
+}
+
+fn read(target: &str, headers: &[Header<'_>]) -> Result<Connect, String> {
+    let of = |name: &str| headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value).collect::<Vec<_>>();
+    let target = ascii(target.as_bytes()).and_then(Target::parse);
+    let target = target.map_err(|error| format!("CONNECT wants host:port: {error}"))?;
+    if of("host").len() > 1 {
+        return Err("the request has more than one Host field".into());
+    }
+    if !of("transfer-encoding").is_empty() || of("content-length").iter().any(|value| *value != b"0") {
+        return Err("CONNECT has no content".into());
+    }
+    let user = of("proxy-authorization").first().and_then(|value| basic_user(value));
+    Ok(Connect { target, user })
+}
+
+/// The user name of HTTP Basic credentials (RFC 7617); `None` for anything else. Passwords are not looked at: a role
+/// is a claim, and any process of the task could read a password.
+#[must_use]
+pub fn basic_user(value: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (scheme, encoded) = text.split_once(' ')?;
+    let decoded = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    let end = decoded.iter().position(|byte| *byte == b':').unwrap_or(decoded.len());
+    String::from_utf8(decoded[..end].to_vec()).ok().filter(|user| !user.is_empty())
+}
+
+/// Whether these bytes, the first of a tunnel, are an HTTP/1 request: a method of capital letters, a target in origin
+/// or absolute form, and a version at the end of the line. `None` while it is open.
+#[must_use]
+pub(crate) fn is_request(said: &[u8]) -> Option<bool> {
+    const LONGEST_METHOD: usize = 20;
+    let method = said.iter().take_while(|b| b.is_ascii_uppercase() || **b == b'-').count();
+    if method > LONGEST_METHOD {
+        return Some(false);
+    }
+    match said.get(method..method + 2) {
+        Some([b' ', b'/' | b'h' | b'H' | b'*']) if method > 0 => {}
+        None if said.len() == method || (said.len() == method + 1 && said[method] == b' ' && method > 0) => return None,
+        _ => return Some(false),
+    }
+    match said.iter().position(|byte| *byte == b'\n') {
+        Some(end) => {
+            let line = said[..end].strip_suffix(b"\r").unwrap_or(&said[..end]);
+            Some(line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0"))
+        }
+        None if said.len() > crate::limits::MAX_REQUEST_LINE => Some(false),
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+use super::*;
+
+fn done(head: &str) -> Result<Connect, (Refused, String)> {
+    match connect(head.as_bytes()) {
+        Progress::Done(result, _) => result,
+        other => panic!("{head:?}: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn refused(head: &str, kind: Refused) {
+    assert_eq!(done(head).map_err(|(kind, _)| kind), Err(kind), "{head:?}");
+}
+
+#[test]
+fn a_connect_request_is_read() {
+    let head = "CONNECT allowed.test:443 HTTP/1.1\r\nHost: allowed.test:443\r\nProxy-Authorization: Basic d29ya2VyOng=\r\n\r\n";
+    let connect = done(head).unwrap();
+    assert_eq!(connect.target.to_string(), "allowed.test:443");
+    assert_eq!(connect.user.as_deref(), Some("worker"));
+}
+
+#[test]
+fn every_prefix_needs_more_and_what_follows_is_left() {
+    let head = b"CONNECT allowed.test:443 HTTP/1.1\r\nHost: x\r\n\r\n\x16\x03\x01";
+    let whole = head.len() - 3;
+    for end in 0..whole {
+        assert_eq!(connect(&head[..end]), Progress::More, "{end}");
+    }
+    assert!(matches!(connect(head), Progress::Done(Ok(_), n) if n == whole));
+}
+
+#[test]
+fn h12_p17_only_authority_form_with_a_port_is_a_target() {
+    for target in [
+        "allowed.test",
+        "/",
+        "*",
+        "http://allowed.test/",
+        "allowed.test:0",
+        "allowed.test:65979",
+        "user@allowed.test:443",
+        "[allowed.test]:443",
+        "all\u{e4}.test:443",
+    ] {
+        refused(&format!("CONNECT {target} HTTP/1.1\r\n\r\n"), Refused::BadRequest);
+    }
+}
+
+#[test]
+fn p02_p10_p14_heads_that_two_readers_read_differently_are_refused() {
+    for fields in [
+        "Host: a\r\nHost: b\r\n",
+        "Content-Length: 10\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Host : a\r\n",
+        "Host: a\r\n folded\r\n",
+        "A: b\nC: d\r\n",
+        "A: b\rC: d\r\n",
+        "A: b\0c\r\n",
+        "A b: c\r\n",
+    ] {
+        refused(&format!("CONNECT allowed.test:443 HTTP/1.1\r\n{fields}\r\n"), Refused::BadRequest);
+    }
+    refused("CONNECT allowed.test:443 HTTP/1.1\nHost: a\n\n", Refused::BadRequest);
+    assert!(done("CONNECT allowed.test:443 HTTP/1.1\r\nContent-Length: 0\r\n\r\n").is_ok());
+}
+
+#[test]
+fn r09_long_heads_are_refused_before_they_end() {
+    let many = "A: b\r\n".repeat(101);
+    refused(&format!("CONNECT allowed.test:443 HTTP/1.1\r\n{many}\r\n"), Refused::TooLarge);
+    refused(&format!("CONNECT allowed.test:443 HTTP/1.1\r\nA: {}", "b".repeat(MAX_HEAD)), Refused::TooLarge);
+    refused(&format!("CONNECT {}", "b".repeat(MAX_HEAD)), Refused::TooLarge);
+}
+
+#[test]
+fn credentials_give_their_user_name_only() {
+    assert_eq!(basic_user(b"Basic d29ya2VyOnNlY3JldA=="), Some("worker".into()));
+    assert_eq!(basic_user(b"basic d29ya2Vy"), Some("worker".into()));
+    for bad in [&b"Bearer d29ya2VyOng="[..], b"Basic !!!", b"Basic", b"Basic OnNlY3JldA=="] {
+        assert_eq!(basic_user(bad), None);
+    }
+}
+
+#[test]
+fn requests_inside_tunnels_are_told_from_other_protocols() {
+    assert_eq!(is_request(b"GET / HTTP/1.1\r\n"), Some(true));
+    assert_eq!(is_request(b"VERSION-CONTROL /x HTTP/1.0\n"), Some(true));
+    for part in [&b""[..], b"G", b"GET", b"GET ", b"GET /x", b"GET / HTTP/1.1"] {
+        assert_eq!(is_request(part), None, "{part:?}");
+    }
+    for other in [
+        &b"PRI * HTTP/2.0\r\n"[..],
+        b"EHLO x\r\n",
+        b"SSH-2.0-x\r\n",
+        b"\x16\x03\x01",
+        b" /",
+        b"get / HTTP/1.1\r\n",
+        b"HELLO\r\n",
+        b"ABCDEFGHIJKLMNOPQRSTUVW",
+    ] {
+        assert_eq!(is_request(other), Some(false), "{other:?}");
+    }
+}
