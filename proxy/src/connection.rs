@@ -42,6 +42,7 @@ pub(crate) async fn serve(mut client: Client, gateway: Arc<Gateway>, mut record:
         Err(stop) => stop,
     };
     record.stopped(&stop);
+    record.decided();
     reply::no(&mut client, record.via, &stop, &record.id.clone()).await;
 }
 
@@ -173,6 +174,7 @@ impl Tunnel {
     /// Relays. Cleartext HTTP stays under watch, request by request; everything else is bytes.
     async fn carry(mut self, mut client: Client, gateway: Arc<Gateway>, mut record: Open, slots: Slots) {
         record.stage = Stage::Relay;
+        record.decided();
         drop(slots.handshake);
         if self.flight == Flight::Http && self.permit.protocol() != Protocol::Tcp {
             return forward::inside(client, self.upstream, self.permit, gateway, record).await;

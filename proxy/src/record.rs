@@ -147,6 +147,9 @@ pub struct RequestRecord {
 pub trait Observer: Send + Sync + 'static {
     /// A connection took its way in; its record will name the same.
     fn began(&self, via: Via);
+    /// A verdict fell on a connection: before it relays, or as it is refused. Requests on a forward connection are
+    /// told by [`Observer::requested`] instead.
+    fn decided(&self, record: &Record);
     /// A connection left: once for each accepted one.
     fn closed(&self, record: Record);
     /// An HTTP request was answered.
@@ -209,7 +212,53 @@ impl Close {
     }
 }
 
+/// What was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Let through.
+    Allow,
+    /// Let through by audit alone.
+    WouldDeny,
+    /// Refused.
+    Deny,
+}
+
+impl Decision {
+    /// The stable text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::WouldDeny => "would_deny",
+            Self::Deny => "deny",
+        }
+    }
+
+    fn of(denial: Option<&Denial>, would_deny: Option<&Denial>) -> Self {
+        match (denial, would_deny) {
+            (Some(_), _) => Self::Deny,
+            (None, Some(_)) => Self::WouldDeny,
+            (None, None) => Self::Allow,
+        }
+    }
+}
+
+impl RequestRecord {
+    /// What was decided.
+    #[must_use]
+    pub fn decision(&self) -> Decision {
+        Decision::of(self.denial.as_ref(), self.would_deny.as_ref())
+    }
+}
+
 impl Record {
+    /// What was decided; `None` if the client went, or timed out, before it had asked for anything.
+    #[must_use]
+    pub fn decision(&self) -> Option<Decision> {
+        let decision = Decision::of(self.denial.as_ref(), self.would_deny.as_ref());
+        (decision != Decision::Allow || self.stage >= Stage::Admit).then_some(decision)
+    }
+
     /// The class of the address dialled, or of the first answer where nothing was.
     #[must_use]
     pub fn class(&self) -> Option<Class> {
@@ -281,6 +330,13 @@ impl Open {
             policy: String::new(),
         };
         Self { record: Some(record), started: Instant::now(), observer }
+    }
+
+    /// Tells the verdict, if there is one: a client that asked for nothing has none.
+    pub(crate) fn decided(&self) {
+        if self.decision().is_some() {
+            self.observer.decided(self);
+        }
     }
 
     pub(crate) fn began(&mut self, via: Via) {

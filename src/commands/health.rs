@@ -1,0 +1,19 @@
+//! `egret health`: the probe for images without a shell.
+
+use anyhow::anyhow;
+
+use super::ask::ask;
+use crate::cli::{Failure, HealthArgs, Outcome};
+
+/// Exit 0 if egret is ready; 1 if it drains, is not there, or does not answer.
+pub(crate) fn health(args: &HealthArgs) -> Outcome {
+    let ready = ask(args.admin, "/readyz").and_then(|answer| match answer.status.as_u16() {
+        200 => Ok(()),
+        503 => Err(anyhow!("it is draining")),
+        other => Err(anyhow!("it answered {other}")),
+    });
+    ready.map_err(|error| {
+        eprintln!("egret: not ready at {}: {error:#}", args.admin);
+        Failure::Negative
+    })
+}

@@ -1,0 +1,138 @@
+use super::*;
+
+fn load_yaml(yaml: &str) -> Result<Config, Diagnostics> {
+    load(&Text { origin: "policy.yaml".into(), yaml: yaml.into() }, None)
+}
+
+/// What is wrong with a policy: line, column, message and help of each diagnostic.
+fn wrong(yaml: &str) -> Vec<String> {
+    let show = |d: &Diagnostic| format!("{}:{} {} [{}]", d.line, d.column, d.message, d.help.as_deref().unwrap_or(""));
+    load_yaml(yaml).expect_err("this policy is wrong").all.iter().map(show).collect()
+}
+
+#[track_caller]
+fn says(yaml: &str, place: &str, words: &[&str]) {
+    let found = wrong(yaml);
+    assert!(found[0].starts_with(place), "{found:?}");
+    for word in words {
+        assert!(found[0].contains(word), "{word}: {found:?}");
+    }
+}
+
+#[test]
+fn the_whole_language_is_read() {
+    let config = load_yaml(
+        "version: 1\nmode: audit\nsets:\n  pay: [api.stripe.test, \"*.adyen.test:8443\"]\n  nets: [10.20.0.0/16, \"fd00:20::/48\"]\n\
+         roles:\n  web: { port: 3130 }\n  worker: { proxy-user: worker }\n\
+         egress:\n  mode: enforce\n  allow:\n    - logs.test\n    - to: $pay\n      for: [web]\n      as: tls\n      note: n\n\
+         \x20   - { to: $nets, ports: [5432, 6379-6381], as: tcp }\n    - { to: db.test:5432, within: [10.0.0.1], expires: 2027-03-31, mode: audit, id: db }\n\
+         \x20   - s3: { buckets: [acme, \"logs-*\"], regions: [eu-west-1] }\n  deny:\n    - \"*.bad.test\"\n\
+         dns: { upstream: \"127.0.0.1:5353\", private-answers: deny }\nrun: { listen: [\"127.0.0.1:3128\"], drain: 3 }\n\
+         tests:\n  - { role: web, connect: \"api.stripe.test:443\", expect: allow }\n",
+    )
+    .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.draft.mode, Mode::Enforce, "the section is nearer than the file");
+    assert_eq!(config.draft.rules().len(), 6);
+    assert_eq!(config.role_ports, [3130]);
+    assert_eq!(config.dns, DnsServer::Plain("127.0.0.1:5353".parse().unwrap()));
+    assert_eq!(config.draft.rules()[1].to_string(), "api.stripe.test (443), *.adyen.test (8443)");
+    assert_eq!(config.draft.rules()[3].expires(), Some(UnixTime(1_806_451_200)));
+    let policy = std::sync::Arc::new(Policy::new(config.draft, egret_policy::Surroundings::default()));
+    assert!(config.tests[0].run(&policy, UnixTime(0)).is_ok());
+}
+
+#[test]
+fn json_is_a_policy_too() {
+    assert_eq!(load_yaml(r#"{"version": 1, "egress": {"allow": ["a.test", {"to": "b.test", "ports": [80]}]}}"#).unwrap().draft.rules().len(), 2);
+}
+
+#[test]
+fn c02_mistakes_of_shape_are_shown_where_they_stand() {
+    says("version: 1\negress:\n  allow:\n    - { to: a.test, prots: [1] }\n", "4:21", &["prots", "ports"]);
+    says("version: 1\nmode: adit\n", "2:7", &["adit", "audit", "enforce"]);
+    says("version: one\n", "1:10", &["u32"]);
+    says("version: 1\nversion: 1\n", "2:1", &["duplicate", "keep one"]);
+    says("version: 1\negress:\n\tallow: []\n", "3:2", &["spaces"]);
+    says("egress: {}\n", "1:1", &["version: 1"]);
+    says("", "1:1", &["version: 1"]);
+    says("version: 2\n", "1:10", &["version 2"]);
+    says("version: 1\nfiles: {}\n", "2:1", &["files"]);
+}
+
+#[test]
+fn unquoted_wildcards_are_told_to_be_quoted() {
+    says("version: 1\negress:\n  allow:\n    - *.example.com\n", "4:7", &["quote names that start with *"]);
+}
+
+#[test]
+fn anchors_aliases_and_deep_nesting_are_refused() {
+    assert!(!wrong("version: 1\nsets: { a: &x [a.test], b: *x }\n").is_empty());
+    assert!(!wrong(&format!("version: 1\nsets: {}\n", "[".repeat(200))).is_empty());
+}
+
+#[test]
+fn mistakes_of_meaning_are_all_told_in_one_pass() {
+    let found = wrong(
+        "version: 1\negress:\n  allow:\n    - https://a.test/x\n    - .b.test\n    - c.test:99999\n    - $none\n    - \"*.com\"\n\
+         \x20   - { to: d.test, for: [nobody] }\n    - { to: e.test, expires: 2027-02-31 }\n    - { to: f.test:1, ports: [2] }\n\
+         \x20   - { to: g.test, ports: [\"0\"] }\n    - { to: h.test, within: [10.0.0.1/8] }\n    - {}\n    - { to: i.test, id: x }\n    - { to: j.test, id: x }\n\
+         dns: { upstream: nowhere }\n",
+    );
+    let expected = [
+        (4, "write a.test"),
+        (5, "*.b.test"),
+        (6, "99999"),
+        (7, "no set named none"),
+        (8, "wide: true"),
+        (9, "no role named nobody"),
+        (10, "no date"),
+        (11, "written twice"),
+        (12, "no port"),
+        (13, "no network"),
+        (14, "`to:` or `s3:`"),
+        (16, "is taken"),
+        (17, "no DNS server"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for ((line, words), text) in expected.iter().zip(&found) {
+        assert!(text.starts_with(&format!("{line}:")) && text.contains(words), "{line} {words}: {text}");
+    }
+}
+
+#[test]
+fn a_diagnostic_shows_line_column_caret_and_help() {
+    let error = load_yaml("version: 1\negress:\n  allow:\n    # ü\n    - https://a.test/x\n").unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "error: \"https://a.test/x\" is no host: a rule names a host, not a URL: write a.test\n\
+         \x20--> policy.yaml:5:7\n\
+         \x20 |\n\
+         5 |     - https://a.test/x\n\
+         \x20 |       ^^^^^^^^^^^^^^^^\n\
+         \x20 |\n\
+         \x20 = help: write api.example.com, \"*.example.com\" or 10.0.0.0/8"
+    );
+}
+
+#[test]
+fn wide_wildcards_pass_when_said_to_be_wide() {
+    assert!(load_yaml("version: 1\negress: { allow: [{ to: \"*.com\", wide: true }] }\n").is_ok());
+}
+
+#[test]
+fn a_failing_test_of_the_file_says_what_the_policy_says() {
+    let config = load_yaml("version: 1\ntests:\n  - { connect: \"169.254.169.254:80\", expect: allow }\n").unwrap();
+    let policy = std::sync::Arc::new(Policy::new(config.draft, egret_policy::Surroundings::default()));
+    let diagnostic = config.tests[0].run(&policy, UnixTime(0)).unwrap_err();
+    assert_eq!(diagnostic.line, 3);
+    assert!(diagnostic.message.contains("Deny"), "{diagnostic:?}");
+}
+
+#[test]
+fn the_hash_follows_text_and_mode() {
+    let text = Text { origin: "x".into(), yaml: "version: 1\n".into() };
+    let of = |mode| load(&text, mode).unwrap().draft.hash;
+    assert_eq!(of(None), of(Some(Mode::Enforce)));
+    assert_ne!(of(None), of(Some(Mode::Audit)));
+    assert_eq!(of(None).len(), 12);
+}

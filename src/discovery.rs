@@ -1,0 +1,252 @@
+//! What the task talks to: a pure fold of what was seen into a bounded table, and the report of it. It does not decide
+//! what should be allowed, and it says of every name how sure it is.
+
+pub(crate) mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use egret_proxy::{Decision, Record, RequestRecord, Stage, Via};
+use serde::{Deserialize, Serialize};
+
+use crate::events::{host_text, rfc3339};
+
+/// The most destinations that are kept apart; an app can ask for as many names as it likes. Further ones are counted
+/// together.
+const MAX_DESTINATIONS: usize = 2048;
+
+/// One thing seen: a connection, or one request of a forward connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sighting {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) verdict: Verdict,
+    pub(crate) reason: Option<String>,
+    pub(crate) rule: Option<String>,
+    pub(crate) known_by: &'static str,
+    pub(crate) verified: bool,
+    pub(crate) failed: bool,
+    pub(crate) class: Option<String>,
+    pub(crate) time: String,
+    pub(crate) bytes_up: u64,
+    pub(crate) bytes_down: u64,
+}
+
+/// What was decided. Ordered: of two, the later one is what a reader must know of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    Allow,
+    WouldDeny,
+    Deny,
+}
+
+/// One host and port.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) protocol: String,
+    pub(crate) verdict: Verdict,
+    /// Never connected: every try failed in DNS, in connecting or later.
+    pub(crate) failed: bool,
+    /// Nothing that the client showed confirmed the name.
+    pub(crate) unverified: bool,
+    pub(crate) reason: Option<String>,
+    pub(crate) rule: Option<String>,
+    pub(crate) known_by: BTreeSet<String>,
+    pub(crate) classes: BTreeSet<String>,
+    pub(crate) connections: u64,
+    pub(crate) failures: u64,
+    pub(crate) bytes_up: u64,
+    pub(crate) bytes_down: u64,
+    pub(crate) first_seen: String,
+    pub(crate) last_seen: String,
+}
+
+/// The table.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Discovery {
+    seen: BTreeMap<(String, u16), Destination>,
+    other: u64,
+}
+
+impl Discovery {
+    /// Folds one sighting in.
+    pub(crate) fn see(&mut self, sighting: Sighting) {
+        let key = (sighting.host.clone(), sighting.port);
+        let full = self.seen.len() >= MAX_DESTINATIONS;
+        match self.seen.get_mut(&key) {
+            Some(destination) => destination.add(sighting),
+            None if full => self.other += 1,
+            None => drop(self.seen.insert(key, Destination::new(sighting))),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.seen.len()
+    }
+
+    pub(crate) fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        self.seen.values()
+    }
+
+    /// Sightings of destinations beyond the table.
+    pub(crate) fn other(&self) -> u64 {
+        self.other
+    }
+}
+
+impl Destination {
+    fn new(sighting: Sighting) -> Self {
+        let mut destination = Self {
+            host: sighting.host.clone(),
+            port: sighting.port,
+            protocol: "tcp".to_owned(),
+            verdict: sighting.verdict,
+            failed: true,
+            unverified: true,
+            reason: sighting.reason.clone(),
+            rule: sighting.rule.clone(),
+            known_by: BTreeSet::new(),
+            classes: BTreeSet::new(),
+            connections: 0,
+            failures: 0,
+            bytes_up: 0,
+            bytes_down: 0,
+            first_seen: sighting.time.clone(),
+            last_seen: sighting.time.clone(),
+        };
+        destination.add(sighting);
+        destination
+    }
+
+    fn add(&mut self, sighting: Sighting) {
+        if sighting.verdict > self.verdict {
+            self.verdict = sighting.verdict;
+            self.reason = sighting.reason;
+            self.rule = sighting.rule;
+        }
+        self.failed &= sighting.failed;
+        self.unverified &= !sighting.verified;
+        self.known_by.insert(sighting.known_by.to_owned());
+        self.classes.extend(sighting.class);
+        self.connections += 1;
+        self.failures += u64::from(sighting.failed);
+        self.bytes_up += sighting.bytes_up;
+        self.bytes_down += sighting.bytes_down;
+        if sighting.time < self.first_seen {
+            self.first_seen = sighting.time;
+        } else if sighting.time > self.last_seen {
+            self.last_seen = sighting.time;
+        }
+    }
+
+    /// What a reader must know before taking the name for an allow-list.
+    pub(crate) fn marks(&self) -> Vec<&'static str> {
+        let verdict = match self.verdict {
+            Verdict::Allow => None,
+            Verdict::WouldDeny => Some("would_deny"),
+            Verdict::Deny => Some("denied"),
+        };
+        let failed = (self.failed && self.verdict != Verdict::Deny).then_some("failed");
+        let unverified = (self.unverified && !self.failed && self.verdict != Verdict::Deny).then_some("unverified");
+        verdict.into_iter().chain(failed).chain(unverified).collect()
+    }
+}
+
+impl Sighting {
+    /// From a connection that ended. A forward connection's requests are sightings of their own.
+    pub(crate) fn of_record(record: &Record) -> Option<Self> {
+        let known_by = match record.via? {
+            Via::Connect => "connect",
+            Via::Socks5 | Via::Socks4 => "socks",
+            Via::Tls => "sni",
+            Via::Forward => return None,
+        };
+        let verdict = verdict(record.decision()?);
+        let denial = record.denial.as_ref().or(record.would_deny.as_ref());
+        let target = record.target.as_ref()?;
+        let host = host_text(&target.host);
+        Some(Self {
+            verified: record.requests > 0 || record.sni.as_deref() == Some(&host),
+            host,
+            port: target.port,
+            verdict,
+            reason: denial.map(|denial| denial.reason.code().to_owned()),
+            rule: record.rule.as_ref().map(ToString::to_string),
+            known_by,
+            failed: verdict != Verdict::Deny && record.stage != Stage::Relay,
+            class: record.class().map(|class| class.to_string()),
+            time: rfc3339(record.opened + record.duration),
+            bytes_up: record.bytes_up,
+            bytes_down: record.bytes_down,
+        })
+    }
+
+    /// From a request that was answered.
+    pub(crate) fn of_request(request: &RequestRecord) -> Option<Self> {
+        let verdict = verdict(request.decision());
+        let denial = request.denial.as_ref().or(request.would_deny.as_ref());
+        let target = request.target.as_ref()?;
+        Some(Self {
+            host: host_text(&target.host),
+            port: target.port,
+            verdict,
+            reason: denial.map(|denial| denial.reason.code().to_owned()),
+            rule: request.rule.as_ref().map(ToString::to_string),
+            known_by: "host",
+            verified: true,
+            failed: request.fault.is_some(),
+            class: None,
+            time: rfc3339(SystemTime::now()),
+            bytes_up: 0,
+            bytes_down: 0,
+        })
+    }
+
+    /// From a line of a journal. Anything that is no sighting gives `None`.
+    pub(crate) fn of_event(event: &serde_json::Value) -> Option<Self> {
+        let text = |key: &str| event.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
+        let number = |key: &str| event.get(key).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let kind = event.get("event")?.as_str()?;
+        let via = text("via");
+        let known_by = match (kind, via.as_deref()) {
+            ("request", _) => "host",
+            ("connection", Some("connect")) => "connect",
+            ("connection", Some("socks5" | "socks4")) => "socks",
+            ("connection", Some("tls")) => "sni",
+            // A forward connection's requests are events of their own.
+            _ => return None,
+        };
+        let verdict: Verdict = serde_json::from_value(event.get("decision")?.clone()).ok()?;
+        let host = text("host")?;
+        let status = number("status");
+        let verified = kind == "request" || number("requests") > 0 || text("sni").as_deref() == Some(host.as_str());
+        Some(Self {
+            port: u16::try_from(number("port")).ok()?,
+            verdict,
+            reason: text("reason"),
+            rule: text("rule"),
+            known_by,
+            verified,
+            failed: verdict != Verdict::Deny && if kind == "request" { status >= 500 && text("detail").is_some() } else { text("stage").as_deref() != Some("relay") },
+            class: text("class"),
+            time: text("time")?,
+            bytes_up: number("bytes_up"),
+            bytes_down: number("bytes_down"),
+            host,
+        })
+    }
+}
+
+fn verdict(decision: Decision) -> Verdict {
+    match decision {
+        Decision::Allow => Verdict::Allow,
+        Decision::WouldDeny => Verdict::WouldDeny,
+        Decision::Deny => Verdict::Deny,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! The discovery report in its forms: text that begins like the lists of known gateways, JSON, CSV.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Destination, Discovery};
+
+/// The version of the JSON form.
+const VERSION: u32 = 1;
+
+/// The report as programs read it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    v: u32,
+    destinations: Vec<Row>,
+    /// Sightings of destinations beyond the table of 2,048.
+    other: u64,
+    /// Lines of the journals that were no events of egret's.
+    skipped_lines: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    #[serde(flatten)]
+    destination: Destination,
+    marks: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn new(discovery: &Discovery, skipped_lines: u64) -> Self {
+        let row = |destination: &Destination| Row {
+            destination: destination.clone(),
+            marks: destination.marks().into_iter().map(str::to_owned).collect(),
+        };
+        Self { v: VERSION, destinations: discovery.destinations().map(row).collect(), other: discovery.other(), skipped_lines }
+    }
+
+    /// A count line, `host,tcp,port` rows with a mark where there is one, and a table.
+    pub(crate) fn text(&self) -> String {
+        let mut out = format!("{} destinations\n", self.destinations.len());
+        for row in &self.destinations {
+            let Destination { host, port, protocol, .. } = &row.destination;
+            let marks: String = row.marks.iter().map(|mark| format!(",{mark}")).collect();
+            let _ = writeln!(out, "{host},{protocol},{port}{marks}");
+        }
+        if !self.destinations.is_empty() {
+            out.push('\n');
+            out.push_str(&self.table());
+        }
+        if self.other > 0 {
+            let _ = writeln!(out, "\n{} connections to further destinations are not listed", self.other);
+        }
+        if self.skipped_lines > 0 {
+            let _ = writeln!(out, "\n{} lines were no events of egret's and were skipped", self.skipped_lines);
+        }
+        out
+    }
+
+    fn table(&self) -> String {
+        let head = ["VERDICT", "HOST", "PORT", "CONNS", "FAILED", "UP", "DOWN", "KNOWN BY", "CLASS", "REASON OR RULE"];
+        let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(self.destinations.iter().map(Row::cells));
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..head.len()).map(width).collect();
+        let line = |row: &Vec<String>| {
+            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            format!("{}\n", cells.join("  ").trim_end())
+        };
+        rows.iter().map(line).collect()
+    }
+
+    /// One row a destination.
+    pub(crate) fn csv(&self) -> anyhow::Result<String> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record([
+            "host", "protocol", "port", "verdict", "marks", "reason", "rule", "known_by", "classes", "connections", "failures", "bytes_up",
+            "bytes_down", "first_seen", "last_seen",
+        ])?;
+        for row in &self.destinations {
+            let d = &row.destination;
+            let numbers = [d.connections, d.failures, d.bytes_up, d.bytes_down].map(|n| n.to_string());
+            let [connections, failures, up, down] = &numbers;
+            let optional = |text: &Option<String>| text.clone().unwrap_or_default();
+            writer.write_record([
+                &d.host,
+                &d.protocol,
+                &d.port.to_string(),
+                &row.word(),
+                &row.marks.join(" "),
+                &optional(&d.reason),
+                &optional(&d.rule),
+                &joined(&d.known_by),
+                &joined(&d.classes),
+                connections,
+                failures,
+                up,
+                down,
+                &d.first_seen,
+                &d.last_seen,
+            ])?;
+        }
+        Ok(String::from_utf8(writer.into_inner()?)?)
+    }
+}
+
+impl Row {
+    fn word(&self) -> String {
+        serde_json::to_value(self.destination.verdict).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let d = &self.destination;
+        let verdict = if self.marks.is_empty() { "allow".to_owned() } else { self.marks.join(" ") };
+        let why = d.reason.clone().or_else(|| d.rule.clone()).unwrap_or_default();
+        vec![
+            verdict,
+            d.host.clone(),
+            d.port.to_string(),
+            d.connections.to_string(),
+            d.failures.to_string(),
+            d.bytes_up.to_string(),
+            d.bytes_down.to_string(),
+            joined(&d.known_by),
+            joined(&d.classes),
+            why,
+        ]
+    }
+}
+
+fn joined(set: &std::collections::BTreeSet<String>) -> String {
+    set.iter().cloned().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,213 @@
+//! Everything that can be told to the outside, and its JSON: one object a line, flat, stable, versioned. This is the
+//! only place that turns the members' own types into text.
+
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use egret_policy::{Denial, Host, Target};
+use egret_proxy::{Record, RequestRecord};
+use jiff::{Timestamp, Unit};
+use serde::Serialize;
+
+/// The version of every event. It changes when a field changes its meaning or goes; new fields do not change it.
+const VERSION: u32 = 1;
+
+/// Something that happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A connection ended.
+    Connection(Box<Record>),
+    /// A forwarded HTTP request was answered.
+    Request(Box<RequestRecord>),
+    /// The policy was read anew.
+    Policy(Reload),
+    /// egret began or ends.
+    Lifecycle(Box<Lifecycle>),
+    /// Events were lost.
+    Gap {
+        /// Why.
+        cause: &'static str,
+        /// How many.
+        lost: u64,
+    },
+}
+
+/// The outcome of a reload.
+#[derive(Debug, Serialize)]
+pub(crate) struct Reload {
+    pub(crate) result: &'static str,
+    /// The hash of the policy in force from now on.
+    pub(crate) policy: String,
+    pub(crate) error: Option<String>,
+}
+
+/// A phase of egret's own life.
+#[derive(Debug, Serialize)]
+pub(crate) struct Lifecycle {
+    pub(crate) phase: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) pid: u32,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) admin: SocketAddr,
+    pub(crate) mode: String,
+    pub(crate) policy: String,
+}
+
+#[derive(Serialize)]
+struct Line<'a, T> {
+    v: u32,
+    time: String,
+    event: &'a str,
+    #[serde(flatten)]
+    fields: T,
+}
+
+#[derive(Serialize)]
+struct Connection<'a> {
+    id: &'a str,
+    decision: Option<&'static str>,
+    reason: Option<&'static str>,
+    rule: Option<&'a str>,
+    role: &'a str,
+    via: Option<&'static str>,
+    client: SocketAddr,
+    host: Option<String>,
+    port: Option<u16>,
+    sni: Option<&'a str>,
+    ech: bool,
+    address: Option<SocketAddr>,
+    class: Option<&'static str>,
+    bytes_up: u64,
+    bytes_down: u64,
+    requests: u64,
+    duration_ms: u64,
+    stage: &'static str,
+    close: &'static str,
+    detail: Option<&'a str>,
+    policy: &'a str,
+}
+
+#[derive(Serialize)]
+struct Request<'a> {
+    id: &'a str,
+    decision: &'static str,
+    reason: Option<&'static str>,
+    rule: Option<&'a str>,
+    role: &'a str,
+    method: &'a str,
+    host: Option<String>,
+    port: Option<u16>,
+    status: u16,
+    detail: Option<&'a str>,
+    policy: &'a str,
+}
+
+impl Event {
+    /// The event as one line, without its end.
+    pub(crate) fn line(&self) -> String {
+        match self {
+            Self::Connection(record) => line("connection", record.opened + record.duration, connection(record)),
+            Self::Request(request) => line("request", SystemTime::now(), self::request(request)),
+            Self::Policy(reload) => line("policy", SystemTime::now(), reload),
+            Self::Lifecycle(lifecycle) => line("lifecycle", SystemTime::now(), lifecycle),
+            Self::Gap { cause, lost } => line("gap", SystemTime::now(), serde_json::json!({ "cause": cause, "lost": lost })),
+        }
+    }
+}
+
+fn line(event: &str, time: SystemTime, fields: impl Serialize) -> String {
+    let line = Line { v: VERSION, time: rfc3339(time), event, fields };
+    escape(&serde_json::to_string(&line).unwrap_or_else(|error| format!("{{\"event\":\"gap\",\"cause\":\"{error}\"}}")))
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    let stamp = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
+    format!("{:.3}", stamp.round(Unit::Millisecond).unwrap_or(stamp))
+}
+
+/// JSON escapes C0; readers of logs also trip over DEL, C1 and the Unicode line ends. In JSON these stand only inside
+/// strings, so the escape is the same character.
+fn escape(json: &str) -> String {
+    let steers = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !json.contains(steers) {
+        return json.to_owned();
+    }
+    json.chars().map(|c| if steers(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect()
+}
+
+fn connection(record: &Record) -> Connection<'_> {
+    let denial = record.denial.as_ref().or(record.would_deny.as_ref());
+    Connection {
+        id: &record.id,
+        decision: record.decision().map(egret_proxy::Decision::as_str),
+        reason: reason(denial),
+        rule: record.rule.as_ref().map(egret_policy::RuleId::as_str),
+        role: &record.role,
+        via: record.via.map(egret_proxy::Via::as_str),
+        client: record.client,
+        host: host(record.target.as_ref()),
+        port: record.target.as_ref().map(|target| target.port),
+        sni: record.sni.as_deref(),
+        ech: record.ech,
+        address: record.address,
+        class: record.class().map(egret_policy::Class::as_str),
+        bytes_up: record.bytes_up,
+        bytes_down: record.bytes_down,
+        requests: record.requests,
+        duration_ms: u64::try_from(record.duration.as_millis()).unwrap_or(u64::MAX),
+        stage: record.stage.as_str(),
+        close: record.close.as_str(),
+        detail: denial.map(|denial| denial.detail.as_str()).or(record.detail.as_deref()),
+        policy: &record.policy,
+    }
+}
+
+fn request(record: &RequestRecord) -> Request<'_> {
+    let denial = record.denial.as_ref().or(record.would_deny.as_ref());
+    Request {
+        id: &record.id,
+        decision: record.decision().as_str(),
+        reason: reason(denial),
+        rule: record.rule.as_ref().map(egret_policy::RuleId::as_str),
+        role: &record.role,
+        method: &record.method,
+        host: host(record.target.as_ref()),
+        port: record.target.as_ref().map(|target| target.port),
+        status: record.status,
+        detail: denial.map(|denial| denial.detail.as_str()).or(record.fault),
+        policy: &record.policy,
+    }
+}
+
+fn reason(denial: Option<&Denial>) -> Option<&'static str> {
+    denial.map(|denial| denial.reason.code())
+}
+
+fn host(target: Option<&Target>) -> Option<String> {
+    target.map(|target| host_text(&target.host))
+}
+
+/// A host without the brackets that a URL puts around IPv6.
+pub(crate) fn host_text(host: &Host) -> String {
+    match host {
+        Host::Name(name) => name.to_string(),
+        Host::Address(address) => address.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o01_text_from_the_network_stays_inside_its_string() {
+        let forged = "a\"}\n{\"event\":\"connection\"\u{2028}\u{1b}[2J\u{7f}\u{202e}";
+        let line = line("gap", SystemTime::UNIX_EPOCH, serde_json::json!({ "cause": forged }));
+        assert!(line.is_ascii() && !line.chars().any(char::is_control), "{line}");
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["cause"], forged);
+        assert_eq!(read["event"], "gap");
+        assert_eq!(read["time"], "1970-01-01T00:00:00.000Z");
+    }
+}

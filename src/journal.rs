@@ -1,0 +1,99 @@
+//! The journal: one writer thread, one bounded queue. Connections never wait for it; when the writer cannot keep up,
+//! events are dropped, counted, and the next line that can be written says how many.
+
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::events::Event;
+
+/// Events that wait for the writer; at some 1 KiB each, about 4 MiB.
+const QUEUE: usize = 4096;
+/// How long the last events may take to be written when egret ends.
+const FINISH: Duration = Duration::from_secs(2);
+/// How often the writer looks whether it was told to end.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The way into the journal. Clones write to the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Journal {
+    queue: SyncSender<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+/// The writer, to be waited for at the end.
+pub(crate) struct Writer {
+    thread: JoinHandle<()>,
+    end: Arc<AtomicU64>,
+}
+
+impl Journal {
+    /// Opens a journal: `-` is stdout, anything else a file that is appended to.
+    pub(crate) fn open(path: &str) -> io::Result<(Self, Writer)> {
+        let sink: Box<dyn Write + Send> = match path {
+            "-" => Box::new(io::stdout()),
+            path => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+        };
+        let (queue, events) = sync_channel(QUEUE);
+        let (lost, end) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (counted, ending) = (Arc::clone(&lost), Arc::clone(&end));
+        let thread = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || write_all(&events, BufWriter::new(sink), &counted, &ending))?;
+        Ok((Self { queue, lost }, Writer { thread, end }))
+    }
+
+    /// Writes an event, or counts it as lost.
+    pub(crate) fn write(&self, event: Event) {
+        if self.queue.try_send(event).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!(crate::metrics::EVENTS_DROPPED, "sink" => "journal").increment(1);
+        }
+    }
+}
+
+impl Writer {
+    /// Waits until what is queued has been written, or gives up on a reader that does not read.
+    pub(crate) fn finish(self) {
+        self.end.store(1, Ordering::Relaxed);
+        let deadline = std::time::Instant::now() + FINISH;
+        while !self.thread.is_finished() && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn write_all(events: &Receiver<Event>, mut sink: BufWriter<Box<dyn Write + Send>>, lost: &AtomicU64, end: &AtomicU64) {
+    loop {
+        match events.recv_timeout(TICK) {
+            Ok(event) => {
+                write_batch(event, events, &mut sink, lost);
+            }
+            Err(RecvTimeoutError::Timeout) if end.load(Ordering::Relaxed) == 0 => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Writes until the queue is empty, then flushes: one system call under load, no delay without.
+fn write_batch(first: Event, events: &Receiver<Event>, sink: &mut impl Write, lost: &AtomicU64) {
+    let mut written = Ok(());
+    let mut next = Some(first);
+    while let Some(event) = next {
+        written = written.and_then(|()| writeln!(sink, "{}", event.line()));
+        next = events.try_recv().ok();
+    }
+    let missed = lost.swap(0, Ordering::Relaxed);
+    if missed > 0 {
+        let gap = Event::Gap { cause: "journal_queue_full", lost: missed };
+        written = written.and_then(|()| writeln!(sink, "{}", gap.line()));
+    }
+    if let Err(error) = written.and_then(|()| sink.flush()) {
+        metrics::counter!(crate::metrics::EVENTS_DROPPED, "sink" => "journal").increment(1);
+        tracing::error!(%error, "the journal cannot be written");
+    }
+}

@@ -1,0 +1,15 @@
+//! The program around the members: it knows them all and decides nothing. `main` calls [`cli::main`].
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+mod run;
+mod reload;
+mod shutdown;
+mod events;
+mod journal;
+mod metrics;
+mod admin;
+mod discovery;
+mod commands;

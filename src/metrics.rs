@@ -1,0 +1,168 @@
+//! Every metric name in one table, with what it means. Counters are fed from what the members report; nothing here
+//! decides. Host names are never labels: an app can ask for as many as it likes.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use egret_policy::{Policy, Reason};
+use egret_proxy::{Close, ConnectFault, DnsFault, Record, RequestRecord, Via};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+pub(crate) const EVENTS_DROPPED: &str = "egret_events_dropped_total";
+const BUILD_INFO: &str = "egret_build_info";
+const POLICY_INFO: &str = "egret_policy_info";
+const POLICY_LOADED: &str = "egret_policy_load_timestamp_seconds";
+const POLICY_RELOADS: &str = "egret_policy_reloads_total";
+const DECISIONS: &str = "egret_egress_decisions_total";
+const ACTIVE: &str = "egret_egress_connections_active";
+const DURATION: &str = "egret_egress_connection_duration_seconds";
+const BYTES: &str = "egret_egress_bytes_total";
+const CONNECT_DURATION: &str = "egret_upstream_connect_duration_seconds";
+const CONNECT_FAILURES: &str = "egret_upstream_connect_failures_total";
+const DNS_QUERIES: &str = "egret_dns_queries_total";
+const DNS_DURATION: &str = "egret_dns_query_duration_seconds";
+const SNI_MISMATCH: &str = "egret_tls_sni_mismatch_total";
+const ACCEPT_ERRORS: &str = "egret_accept_errors_total";
+const PANICS: &str = "egret_panics_total";
+const DESTINATIONS: &str = "egret_discovered_destinations";
+
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+const TABLE: &[(&str, Kind, &str)] = &[
+    (BUILD_INFO, Kind::Gauge, "Always 1; the labels say what runs"),
+    (POLICY_INFO, Kind::Gauge, "Always 1 for the policy in force; the labels say which"),
+    (POLICY_LOADED, Kind::Gauge, "When the policy in force was loaded, in seconds since 1970"),
+    (POLICY_RELOADS, Kind::Counter, "Reloads of the policy by result"),
+    (DECISIONS, Kind::Counter, "Verdicts on connections, and on each request of a forward connection"),
+    (ACTIVE, Kind::Gauge, "Client connections that are open"),
+    (DURATION, Kind::Histogram, "How long client connections lived"),
+    (BYTES, Kind::Counter, "Bytes to (up) and from (down) upstreams, counted as connections end"),
+    (CONNECT_DURATION, Kind::Histogram, "How long it took to connect to an upstream, failures included"),
+    (CONNECT_FAILURES, Kind::Counter, "Upstreams that could not be connected to, by kind"),
+    (DNS_QUERIES, Kind::Counter, "Names resolved, cache included, by result"),
+    (DNS_DURATION, Kind::Histogram, "How long it took to resolve a name, cache included"),
+    (SNI_MISMATCH, Kind::Counter, "Connections whose SNI was not the requested name"),
+    (ACCEPT_ERRORS, Kind::Counter, "Accepts that failed for want of descriptors or memory"),
+    (PANICS, Kind::Counter, "Connections that ended in a panic of ours"),
+    (EVENTS_DROPPED, Kind::Counter, "Events lost because their sink could not keep up"),
+    (DESTINATIONS, Kind::Gauge, "Destinations in the discovery table"),
+];
+
+/// Buckets in seconds: a dial or a look-up takes from a fraction of a millisecond to its deadline.
+const FAST: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Buckets in seconds: a connection lives from milliseconds to hours.
+const LONG: &[f64] = &[0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3_600.0, 36_000.0];
+
+/// Installs the recorder and describes every metric.
+pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(DURATION.into()), LONG)?
+        .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".into()), FAST)?
+        .install_recorder()
+        .context("cannot install the metrics recorder")?;
+    for (name, kind, help) in TABLE {
+        match kind {
+            Kind::Counter => describe_counter!(*name, *help),
+            Kind::Gauge => describe_gauge!(*name, *help),
+            Kind::Histogram => describe_histogram!(*name, Unit::Seconds, *help),
+        }
+    }
+    begin_at_zero();
+    Ok(handle)
+}
+
+/// An alert on a counter that does not exist yet never fires: those that alerts stand on begin at zero.
+fn begin_at_zero() {
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    counter!(EVENTS_DROPPED, "sink" => "journal").absolute(0);
+    counter!(SNI_MISMATCH).absolute(0);
+    counter!(ACCEPT_ERRORS).absolute(0);
+    counter!(PANICS).absolute(0);
+    for result in ["loaded", "rejected"] {
+        counter!(POLICY_RELOADS, "result" => result).absolute(0);
+    }
+    for via in [Via::Connect, Via::Forward, Via::Socks5, Via::Socks4, Via::Tls] {
+        gauge!(ACTIVE, "via" => via.as_str()).set(0.0);
+    }
+}
+
+/// Another policy is in force. The former one's info series goes to 0, as a series cannot be taken back.
+pub(crate) fn policy_in_force(policy: &Policy, former: Option<&Policy>) {
+    if let Some(former) = former {
+        info(former).set(0.0);
+    }
+    info(policy).set(1.0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    gauge!(POLICY_LOADED).set(now.as_secs_f64());
+}
+
+fn info(policy: &Policy) -> metrics::Gauge {
+    gauge!(POLICY_INFO, "hash" => policy.hash().to_owned(), "mode" => policy.mode().to_string())
+}
+
+pub(crate) fn reloaded(result: &'static str) {
+    counter!(POLICY_RELOADS, "result" => result).increment(1);
+}
+
+pub(crate) fn began(via: Via) {
+    gauge!(ACTIVE, "via" => via.as_str()).increment(1.0);
+}
+
+pub(crate) fn decided(record: &Record) {
+    let Some(decision) = record.decision() else { return };
+    let reason = record.denial.as_ref().or(record.would_deny.as_ref()).map(|denial| denial.reason);
+    let rule = record.rule.as_ref().map(|rule| rule.as_str().to_owned());
+    count(decision.as_str(), reason, record.role.clone(), rule);
+}
+
+pub(crate) fn requested(request: &RequestRecord) {
+    let reason = request.denial.as_ref().or(request.would_deny.as_ref()).map(|denial| denial.reason);
+    let rule = request.rule.as_ref().map(|rule| rule.as_str().to_owned());
+    count(request.decision().as_str(), reason, request.role.clone(), rule);
+}
+
+fn count(decision: &'static str, reason: Option<Reason>, role: String, rule: Option<String>) {
+    if reason == Some(Reason::SniMismatch) {
+        counter!(SNI_MISMATCH).increment(1);
+    }
+    let reason = reason.map_or("", Reason::code);
+    counter!(DECISIONS, "decision" => decision, "reason" => reason, "role" => role, "rule" => rule.unwrap_or_default()).increment(1);
+}
+
+pub(crate) fn closed(record: &Record) {
+    if let Some(via) = record.via {
+        gauge!(ACTIVE, "via" => via.as_str()).decrement(1.0);
+        histogram!(DURATION, "via" => via.as_str()).record(record.duration.as_secs_f64());
+    }
+    for (direction, bytes) in [("up", record.bytes_up), ("down", record.bytes_down)] {
+        counter!(BYTES, "direction" => direction, "role" => record.role.clone()).increment(bytes);
+    }
+    if record.close == Close::Panic {
+        counter!(PANICS).increment(1);
+    }
+}
+
+pub(crate) fn resolved(outcome: Result<(), DnsFault>, took: Duration) {
+    counter!(DNS_QUERIES, "result" => outcome.err().map_or("ok", DnsFault::code)).increment(1);
+    histogram!(DNS_DURATION).record(took.as_secs_f64());
+}
+
+pub(crate) fn dialled(outcome: Result<(), ConnectFault>, took: Duration) {
+    if let Err(fault) = outcome {
+        counter!(CONNECT_FAILURES, "kind" => fault.code()).increment(1);
+    }
+    histogram!(CONNECT_DURATION).record(took.as_secs_f64());
+}
+
+pub(crate) fn accept_failed() {
+    counter!(ACCEPT_ERRORS).increment(1);
+}
+
+pub(crate) fn destinations(count: usize) {
+    gauge!(DESTINATIONS).set(u32::try_from(count).map_or(f64::MAX, f64::from));
+}

@@ -1,0 +1,265 @@
+//! `egret run`, in the order of its life: find the policy, bind, serve, drain, end.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use egret_policy::{Policy, Surroundings};
+use egret_proxy::{ConnectFault, DnsFault, Gateway, Limits, Observer, Record, RequestRecord, Resolver, Serving, Via};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+
+use crate::admin::{self, Admin};
+use crate::cli::{Failure, Outcome, RunArgs};
+use crate::config::source::Source;
+use crate::config::{self, Config};
+use crate::discovery::{Discovery, Sighting};
+use crate::events::{Event, Lifecycle};
+use crate::journal::Journal;
+use crate::reload::Reloader;
+use crate::shutdown::Ending;
+use crate::{journal, metrics};
+
+pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:3128";
+pub(crate) const DEFAULT_ADMIN: &str = "127.0.0.1:3129";
+const DEFAULT_DRAIN: u64 = 10;
+/// More threads than this gain nothing for a sidecar, and each costs memory.
+const MAX_THREADS: usize = 4;
+/// Live connections get this long to write their records once they were told to close.
+const CLOSING: Duration = Duration::from_secs(2);
+/// The exporter must be asked to fold its histograms now and then.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Runs the gateway until it is told to end.
+pub(crate) fn run(args: &RunArgs) -> Outcome {
+    init_diagnostics();
+    let settings = Settings::gather(args)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    let mut builder = if threads == 1 { tokio::runtime::Builder::new_current_thread() } else { tokio::runtime::Builder::new_multi_thread() };
+    let runtime = builder.worker_threads(threads).enable_all().build().context("cannot start the runtime").map_err(Failure::Environment)?;
+    let (journal, writer) = open_journal(&settings.journal)?;
+    let outcome = runtime.block_on(live(settings, journal));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    writer.finish();
+    outcome
+}
+
+/// Diagnostics go to stderr; `EGRET_LOG` sets their level.
+fn init_diagnostics() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("EGRET_LOG").unwrap_or_else(|_| "warn".into());
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+}
+
+/// Everything `run` needs, from flags, variables, and the file, in that order.
+struct Settings {
+    source: Source,
+    mode: Option<egret_policy::Mode>,
+    config: Config,
+    listen: Vec<SocketAddr>,
+    admin: SocketAddr,
+    journal: String,
+    drain: Duration,
+}
+
+impl Settings {
+    fn gather(args: &RunArgs) -> Result<Self, Failure> {
+        let mode = args.policy.mode();
+        let audit = mode == Some(egret_policy::Mode::Audit);
+        let source = Source::find(args.policy.policy.as_deref(), |name| std::env::var(name).ok(), audit).map_err(Failure::Usage)?;
+        let text = source.read().map_err(Failure::Usage)?;
+        let config = config::load(&text, mode).map_err(|error| Failure::Usage(anyhow!("the policy is invalid\n{error}")))?;
+        let flag = Some(args.listen.clone()).filter(|listen| !listen.is_empty());
+        let listen = flag.or_else(|| config.run.listen.clone()).unwrap_or_else(|| vec![fixed(DEFAULT_LISTEN)]);
+        Ok(Self {
+            listen,
+            admin: args.admin.or(config.run.admin).unwrap_or_else(|| fixed(DEFAULT_ADMIN)),
+            journal: args.journal.clone().or_else(|| config.run.journal.clone()).unwrap_or_else(|| "-".to_owned()),
+            drain: Duration::from_secs(args.drain.or(config.run.drain).unwrap_or(DEFAULT_DRAIN)),
+            source,
+            mode,
+            config,
+        })
+    }
+}
+
+fn fixed(address: &str) -> SocketAddr {
+    address.parse().expect("the defaults are addresses")
+}
+
+fn open_journal(path: &str) -> Result<(Journal, journal::Writer), Failure> {
+    Journal::open(path).with_context(|| format!("cannot open the journal {path}")).map_err(Failure::Environment)
+}
+
+async fn live(settings: Settings, journal: Journal) -> Outcome {
+    let mut ending = Ending::listen().context("cannot listen for signals").map_err(Failure::Environment)?;
+    let prometheus = metrics::install().map_err(Failure::Environment)?;
+    let listeners = Listeners::bind(&settings).await?;
+    let surroundings = listeners.surroundings();
+    let resolver = Resolver::new(&settings.config.dns, &settings.config.dns_roots)
+        .map_err(|error| Failure::Environment(anyhow!("cannot resolve names: {error}; set dns.upstream in the policy")))?;
+    let policy = Arc::new(Policy::new(settings.config.draft.clone(), surroundings.clone()));
+    metrics::policy_in_force(&policy, None);
+
+    let witness = Arc::new(Witness { journal: journal.clone(), discovery: Mutex::default() });
+    let observer: Arc<dyn Observer> = Arc::clone(&witness) as Arc<dyn Observer>;
+    let gateway = Arc::new(Gateway::new(instance(), Arc::clone(&policy), Box::new(resolver), Limits::default(), observer));
+    let reloader = Reloader::new(&settings.source, settings.mode, surroundings, Arc::clone(&gateway), journal.clone());
+    tokio::spawn(reloader.watch());
+
+    let ready = Arc::new(AtomicBool::new(true));
+    let serving = Serving::default();
+    let phase = Phase { journal, listen: listeners.addresses.clone(), admin: listeners.admin_address, gateway: Arc::clone(&gateway) };
+    tokio::spawn(upkeep(prometheus.clone()));
+    let shared = Admin { prometheus, gateway: Arc::clone(&gateway), witness, ready: Arc::clone(&ready), listen: phase.listen.clone() };
+    tokio::spawn(admin::serve(listeners.admin, shared));
+    for listener in listeners.proxies {
+        tokio::spawn(Arc::clone(&gateway).serve(listener, serving.clone()));
+    }
+    phase.tell("started");
+
+    ending.requested().await;
+    ready.store(false, Ordering::Relaxed);
+    phase.tell("draining");
+    ending.drained(settings.drain).await;
+    serving.stop_accepting.cancel();
+    serving.close.cancel();
+    serving.tasks.close();
+    let _ = tokio::time::timeout(CLOSING, serving.tasks.wait()).await;
+    phase.tell("stopped");
+    Ok(())
+}
+
+async fn upkeep(prometheus: PrometheusHandle) {
+    let mut tick = tokio::time::interval(UPKEEP);
+    loop {
+        tick.tick().await;
+        prometheus.run_upkeep();
+    }
+}
+
+/// Eight random hexadecimal digits: tells this egret from others whose journals end up in the same place.
+fn instance() -> String {
+    format!("{:08x}", RandomState::new().build_hasher().finish() >> 32)
+}
+
+/// The sockets that egret listens on, bound before anything else happens.
+struct Listeners {
+    proxies: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    admin: TcpListener,
+    admin_address: SocketAddr,
+}
+
+impl Listeners {
+    async fn bind(settings: &Settings) -> Result<Self, Failure> {
+        let host = settings.listen.first().map_or([127, 0, 0, 1].into(), SocketAddr::ip);
+        let roles = settings.config.role_ports.iter().map(|port| SocketAddr::new(host, *port));
+        let (mut proxies, mut addresses) = (Vec::new(), Vec::new());
+        for address in settings.listen.iter().copied().chain(roles) {
+            let (listener, bound) = bind(address, "the proxy").await?;
+            proxies.push(listener);
+            addresses.push(bound);
+        }
+        let (admin, admin_address) = bind(settings.admin, "the admin port").await?;
+        Ok(Self { proxies, addresses, admin, admin_address })
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        let listeners = self.addresses.iter().copied().chain([self.admin_address]).collect();
+        let interfaces = if_addrs::get_if_addrs().map(|all| all.iter().map(if_addrs::Interface::ip).collect()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "this host's interfaces cannot be listed; their addresses are judged like any others");
+            Vec::new()
+        });
+        Surroundings { listeners, interfaces }
+    }
+}
+
+async fn bind(address: SocketAddr, what: &str) -> Result<(TcpListener, SocketAddr), Failure> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        let local = listener.local_addr()?;
+        Ok::<_, std::io::Error>((listener, local))
+    };
+    bound.await.with_context(|| format!("{what} cannot listen on {address}")).map_err(Failure::Environment)
+}
+
+/// What a lifecycle event says.
+struct Phase {
+    journal: Journal,
+    listen: Vec<SocketAddr>,
+    admin: SocketAddr,
+    gateway: Arc<Gateway>,
+}
+
+impl Phase {
+    fn tell(&self, phase: &'static str) {
+        let policy = self.gateway.policy();
+        self.journal.write(Event::Lifecycle(Box::new(Lifecycle {
+            phase,
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            listen: self.listen.clone(),
+            admin: self.admin,
+            mode: policy.mode().to_string(),
+            policy: policy.hash().to_owned(),
+        })));
+    }
+}
+
+/// Hears what the proxy reports, and tells the journal, the metrics and the discovery table.
+pub(crate) struct Witness {
+    journal: Journal,
+    discovery: Mutex<Discovery>,
+}
+
+impl Witness {
+    /// The table as it is now.
+    pub(crate) fn discovery(&self) -> Discovery {
+        self.discovery.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn see(&self, sighting: Option<Sighting>) {
+        let Some(sighting) = sighting else { return };
+        let mut discovery = self.discovery.lock().unwrap_or_else(PoisonError::into_inner);
+        discovery.see(sighting);
+        metrics::destinations(discovery.len());
+    }
+}
+
+impl Observer for Witness {
+    fn began(&self, via: Via) {
+        metrics::began(via);
+    }
+
+    fn decided(&self, record: &Record) {
+        metrics::decided(record);
+    }
+
+    fn closed(&self, record: Record) {
+        metrics::closed(&record);
+        self.see(Sighting::of_record(&record));
+        self.journal.write(Event::Connection(Box::new(record)));
+    }
+
+    fn requested(&self, request: RequestRecord) {
+        metrics::requested(&request);
+        self.see(Sighting::of_request(&request));
+        self.journal.write(Event::Request(Box::new(request)));
+    }
+
+    fn resolved(&self, outcome: Result<(), DnsFault>, took: Duration) {
+        metrics::resolved(outcome, took);
+    }
+
+    fn dialled(&self, outcome: Result<(), ConnectFault>, took: Duration) {
+        metrics::dialled(outcome, took);
+    }
+
+    fn accept_failed(&self, error: &std::io::Error) {
+        metrics::accept_failed();
+        tracing::warn!(%error, "a client cannot be accepted; trying again");
+    }
+}
