@@ -4,8 +4,10 @@
 pub(crate) mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use egret_policy::classify;
 use egret_proxy::{Decision, Record, RequestRecord, Stage, Via};
 use serde::{Deserialize, Serialize};
 
@@ -156,12 +158,16 @@ impl Destination {
 }
 
 impl Sighting {
-    /// From a connection that ended. A forward connection's requests are sightings of their own.
+    /// From a connection that ended. Where HTTP was seen in the clear, its requests are the sightings.
     pub(crate) fn of_record(record: &Record) -> Option<Self> {
+        if record.requests > 0 {
+            return None;
+        }
         let known_by = match record.via? {
             Via::Connect => "connect",
             Via::Socks5 | Via::Socks4 => "socks",
             Via::Tls => "sni",
+            // It ended before its first request.
             Via::Forward => return None,
         };
         let verdict = verdict(record.decision()?);
@@ -169,7 +175,7 @@ impl Sighting {
         let target = record.target.as_ref()?;
         let host = host_text(&target.host);
         Some(Self {
-            verified: record.requests > 0 || record.sni.as_deref() == Some(&host),
+            verified: record.sni.as_deref() == Some(&host),
             host,
             port: target.port,
             verdict,
@@ -198,10 +204,10 @@ impl Sighting {
             known_by: "host",
             verified: true,
             failed: request.fault.is_some(),
-            class: None,
+            class: request.address.map(|address| classify(address.ip()).to_string()),
             time: rfc3339(SystemTime::now()),
-            bytes_up: 0,
-            bytes_down: 0,
+            bytes_up: request.bytes_up,
+            bytes_down: request.bytes_down,
         })
     }
 
@@ -216,13 +222,15 @@ impl Sighting {
             ("connection", Some("connect")) => "connect",
             ("connection", Some("socks5" | "socks4")) => "socks",
             ("connection", Some("tls")) => "sni",
-            // A forward connection's requests are events of their own.
             _ => return None,
         };
+        if number("requests") > 0 {
+            return None;
+        }
         let verdict: Verdict = serde_json::from_value(event.get("decision")?.clone()).ok()?;
         let host = text("host")?;
         let status = number("status");
-        let verified = kind == "request" || number("requests") > 0 || text("sni").as_deref() == Some(host.as_str());
+        let verified = kind == "request" || text("sni").as_deref() == Some(host.as_str());
         Some(Self {
             port: u16::try_from(number("port")).ok()?,
             verdict,
@@ -231,7 +239,7 @@ impl Sighting {
             known_by,
             verified,
             failed: verdict != Verdict::Deny && if kind == "request" { status >= 500 && text("detail").is_some() } else { text("stage").as_deref() != Some("relay") },
-            class: text("class"),
+            class: text("class").or_else(|| text("address")?.parse::<SocketAddr>().ok().map(|a| classify(a.ip()).to_string())),
             time: text("time")?,
             bytes_up: number("bytes_up"),
             bytes_down: number("bytes_down"),

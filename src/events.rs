@@ -98,6 +98,9 @@ struct Request<'a> {
     host: Option<String>,
     port: Option<u16>,
     status: u16,
+    address: Option<SocketAddr>,
+    bytes_up: u64,
+    bytes_down: u64,
     detail: Option<&'a str>,
     policy: &'a str,
 }
@@ -175,6 +178,9 @@ fn request(record: &RequestRecord) -> Request<'_> {
         host: host(record.target.as_ref()),
         port: record.target.as_ref().map(|target| target.port),
         status: record.status,
+        address: record.address,
+        bytes_up: record.bytes_up,
+        bytes_down: record.bytes_down,
         detail: denial.map(|denial| denial.detail.as_str()).or(record.fault),
         policy: &record.policy,
     }

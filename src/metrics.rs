@@ -120,7 +120,7 @@ pub(crate) fn decided(record: &Record) {
     count(decision.as_str(), reason, record.role.clone(), rule);
 }
 
-pub(crate) fn requested(request: &RequestRecord) {
+pub(crate) fn answered(request: &RequestRecord) {
     let reason = request.denial.as_ref().or(request.would_deny.as_ref()).map(|denial| denial.reason);
     let rule = request.rule.as_ref().map(|rule| rule.as_str().to_owned());
     count(request.decision().as_str(), reason, request.role.clone(), rule);

@@ -244,8 +244,11 @@ impl Observer for Witness {
         self.journal.write(Event::Connection(Box::new(record)));
     }
 
+    fn answered(&self, request: &RequestRecord) {
+        metrics::answered(request);
+    }
+
     fn requested(&self, request: RequestRecord) {
-        metrics::requested(&request);
         self.see(Sighting::of_request(&request));
         self.journal.write(Event::Request(Box::new(request)));
     }

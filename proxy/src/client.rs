@@ -57,8 +57,20 @@ impl Client {
 /// Bytes each way, as a stream counts them.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    pub(crate) read: AtomicU64,
-    pub(crate) written: AtomicU64,
+    read: AtomicU64,
+    written: AtomicU64,
+}
+
+impl Meter {
+    /// Bytes read and written so far.
+    pub(crate) fn both(&self) -> (u64, u64) {
+        (self.read.load(Ordering::Relaxed), self.written.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        let (read, written) = self.both();
+        read + written
+    }
 }
 
 /// A socket that first yields bytes which were read from it earlier, and counts what passes.

@@ -174,11 +174,11 @@ impl Tunnel {
     /// Relays. Cleartext HTTP stays under watch, request by request; everything else is bytes.
     async fn carry(mut self, mut client: Client, gateway: Arc<Gateway>, mut record: Open, slots: Slots) {
         record.stage = Stage::Relay;
-        record.decided();
         drop(slots.handshake);
         if self.flight == Flight::Http && self.permit.protocol() != Protocol::Tcp {
             return forward::inside(client, self.upstream, self.permit, gateway, record).await;
         }
+        record.decided();
         let tally = Tally::default();
         let mut counted = Counted { record, tally: &tally };
         let said = client.said.split();

@@ -6,7 +6,6 @@ mod message;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use egret_policy::{Flight, Permit, Policy, RoleId, Target};
@@ -14,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder as ClientBuilder, SendRequest};
 use hyper::server::conn::http1::Builder as ServerBuilder;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
@@ -145,6 +145,7 @@ impl Forwarder {
             // A keep-alive connection that times out between requests has ended well.
             if record.requests == 0 || error.is_parse() {
                 record.stopped(&stop);
+                record.decided();
             }
         }
     }
@@ -154,40 +155,22 @@ impl Forwarder {
     }
 
     /// One request, to its answer and its record.
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
         drop(self.handshake.lock().unwrap_or_else(PoisonError::into_inner).take());
         let policy = self.gateway.policy();
-        let mut entry = self.entry(&request, &policy);
-        let response = match Arc::clone(&self).exchange(request, &policy, &mut entry).await {
-            Ok(response) => response,
-            Err(stop) => {
-                entry.stopped(&stop);
-                message::refusal(
-                    Answer::of(&stop, Some(&entry.id)),
-                    matches!(&stop, Stop::Denied(d) if d.reason.code() == "malformed"),
-                )
+        let mut told = Told::new(&self, &request, &policy);
+        let upgrade = message::wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
+        match self.exchange(request, upgrade.is_some(), &policy, &mut told.entry).await {
+            Ok(response) => {
+                told.answered(response.status().as_u16());
+                self.incoming(response, upgrade, told)
             }
-        };
-        entry.status = response.status().as_u16();
-        self.note(&entry);
-        self.gateway.observer.requested(entry);
-        response
-    }
-
-    fn entry(&self, request: &Request<Incoming>, policy: &Policy) -> RequestRecord {
-        let mut record = self.record();
-        record.requests += 1;
-        RequestRecord {
-            id: record.id.clone(),
-            role: record.role.clone(),
-            method: request.method().as_str().to_owned(),
-            target: None,
-            rule: None,
-            denial: None,
-            would_deny: None,
-            status: 0,
-            fault: None,
-            policy: policy.hash().to_owned(),
+            Err(stop) => {
+                told.entry.stopped(&stop);
+                let answer = Answer::of(&stop, Some(&told.entry.id));
+                told.answered(answer.status);
+                message::refusal(answer)
+            }
         }
     }
 
@@ -208,14 +191,15 @@ impl Forwarder {
         }
     }
 
+    /// From a request to the head of its answer.
     async fn exchange(
-        self: Arc<Self>,
-        mut request: Request<Incoming>,
+        &self,
+        request: Request<Incoming>,
+        websocket: bool,
         policy: &Arc<Policy>,
         entry: &mut RequestRecord,
-    ) -> Result<Response<Body>, Stop> {
+    ) -> Result<Response<Incoming>, Stop> {
         message::check(&request)?;
-        let upgrade = message::wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
         let mut kept = self.kept.lock().await;
         let outgoing = match &self.scope {
             Scope::Each { role } => {
@@ -223,7 +207,7 @@ impl Forwarder {
                 entry.target = Some(asked.clone());
                 let permit = self.permit(&request, asked.clone(), *role, policy, entry)?;
                 self.reach(&mut kept, permit, entry).await?;
-                message::outgoing(request, &asked, upgrade.is_some())
+                message::outgoing(request, &asked, websocket)
             }
             Scope::One(permit) => {
                 let asked = message::tunnelled_target(&request, permit.target())?;
@@ -231,12 +215,13 @@ impl Forwarder {
                 entry.rule = permit.rule().map(|rule| rule.id().clone());
                 entry.would_deny = permit.would_deny().cloned();
                 permit.confirm_host(&asked)?;
-                message::outgoing(request, &asked, upgrade.is_some())
+                message::outgoing(request, &asked, websocket)
             }
         };
+        entry.address = self.record().address;
         let response = send(&mut kept, outgoing).await?;
         self.record().stage = Stage::Relay;
-        Ok(Arc::clone(&self).incoming(response, upgrade))
+        Ok(response)
     }
 
     /// Admits one absolute-form request. That it is cleartext HTTP is known before any look-up.
@@ -280,27 +265,77 @@ impl Forwarder {
     }
 
     /// The upstream's answer for the client; after a 101 the two sockets are joined.
-    fn incoming(self: Arc<Self>, mut response: Response<Incoming>, upgrade: Option<hyper::upgrade::OnUpgrade>) -> Response<Body> {
+    fn incoming(self: Arc<Self>, mut response: Response<Incoming>, upgrade: Option<OnUpgrade>, told: Told) -> Response<Body> {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return message::incoming(response);
+            return message::incoming(response, told);
         }
         let Some(from_client) = upgrade else {
-            // An upstream may not switch to what the client did not ask for.
             let stop = Fault::Upstream("the upstream switched protocols unasked".into()).into();
-            return message::refusal(Answer::of(&stop, None), true);
+            return message::refusal(Answer::of(&stop, None));
         };
         let from_upstream = hyper::upgrade::on(&mut response);
-        tokio::spawn(async move { self.join(from_client, from_upstream).await });
+        tokio::spawn(async move {
+            self.join(from_client, from_upstream).await;
+            drop(told);
+        });
         message::switching(response)
     }
 
-    async fn join(&self, client: hyper::upgrade::OnUpgrade, upstream: hyper::upgrade::OnUpgrade) {
+    async fn join(&self, client: OnUpgrade, upstream: OnUpgrade) {
         let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else { return };
         let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-        let moved = || self.meter.read.load(Ordering::Relaxed) + self.meter.written.load(Ordering::Relaxed);
         tokio::select! {
             _ = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {}
-            () = silence(self.gateway.limits.idle, moved) => self.record().close = Close::Idle,
+            () = silence(self.gateway.limits.idle, || self.meter.total()) => self.record().close = Close::Idle,
+        }
+    }
+}
+
+/// The record of one request, told when the last byte of its answer has gone, or its client has.
+pub(super) struct Told {
+    forwarder: Arc<Forwarder>,
+    entry: RequestRecord,
+    before: (u64, u64),
+}
+
+impl Told {
+    fn new(forwarder: &Arc<Forwarder>, request: &Request<Incoming>, policy: &Policy) -> Self {
+        let mut record = forwarder.record();
+        record.requests += 1;
+        let entry = RequestRecord {
+            id: record.id.clone(),
+            role: record.role.clone(),
+            method: request.method().as_str().to_owned(),
+            target: None,
+            rule: None,
+            denial: None,
+            would_deny: None,
+            status: 0,
+            fault: None,
+            address: None,
+            bytes_up: 0,
+            bytes_down: 0,
+            policy: policy.hash().to_owned(),
+        };
+        drop(record);
+        Self { before: forwarder.meter.both(), forwarder: Arc::clone(forwarder), entry }
+    }
+
+    fn answered(&mut self, status: u16) {
+        self.entry.status = status;
+        self.forwarder.note(&self.entry);
+        self.forwarder.gateway.observer.answered(&self.entry);
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        // A client that went before its answer has been told nothing.
+        if self.entry.status != 0 {
+            let (down, up) = self.forwarder.meter.both();
+            self.entry.bytes_down = down.saturating_sub(self.before.0);
+            self.entry.bytes_up = up.saturating_sub(self.before.1);
+            self.forwarder.gateway.observer.requested(self.entry.clone());
         }
     }
 }
@@ -320,8 +355,7 @@ async fn send(kept: &mut Option<Kept>, request: Request<Outgoing>) -> Result<Res
 impl Drop for Forwarder {
     fn drop(&mut self) {
         let record = self.record.get_mut().unwrap_or_else(PoisonError::into_inner);
-        record.bytes_up = self.meter.written.load(Ordering::Relaxed);
-        record.bytes_down = self.meter.read.load(Ordering::Relaxed);
+        (record.bytes_down, record.bytes_up) = self.meter.both();
     }
 }
 

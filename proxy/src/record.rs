@@ -139,6 +139,12 @@ pub struct RequestRecord {
     pub status: u16,
     /// The fault behind a 5xx of ours, by its code.
     pub fault: Option<&'static str>,
+    /// The address it went to.
+    pub address: Option<SocketAddr>,
+    /// Bytes to the upstream, heads included.
+    pub bytes_up: u64,
+    /// Bytes from the upstream, heads included.
+    pub bytes_down: u64,
     /// The hash of the policy that judged it.
     pub policy: String,
 }
@@ -147,12 +153,14 @@ pub struct RequestRecord {
 pub trait Observer: Send + Sync + 'static {
     /// A connection took its way in; its record will name the same.
     fn began(&self, via: Via);
-    /// A verdict fell on a connection: before it relays, or as it is refused. Requests on a forward connection are
-    /// told by [`Observer::requested`] instead.
+    /// A verdict fell on a connection: before it relays, or as it is refused. Of a connection that carries HTTP in the
+    /// clear, its requests are told instead.
     fn decided(&self, record: &Record);
+    /// A verdict fell on an HTTP request: before its answer begins.
+    fn answered(&self, request: &RequestRecord);
     /// A connection left: once for each accepted one.
     fn closed(&self, record: Record);
-    /// An HTTP request was answered.
+    /// An HTTP request was answered to its end: once for each one answered.
     fn requested(&self, request: RequestRecord);
     /// A name was resolved, or not.
     fn resolved(&self, outcome: Result<(), DnsFault>, took: Duration);

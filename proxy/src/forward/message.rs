@@ -13,6 +13,7 @@ use hyper::ext::ReasonPhrase;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
+use super::Told;
 use crate::fault::Stop;
 use crate::reply::Answer;
 use crate::wire::http::basic_user;
@@ -23,8 +24,11 @@ pub(super) type Body = BoxBody<Bytes, hyper::Error>;
 pub(super) type Outgoing = Streamed;
 
 /// Content as it comes, without the trailers: those could carry fields that decide (Host, Authorization) behind the
-/// check of the head.
-pub(super) struct Streamed(Incoming);
+/// check of the head. The record of the request lives as long as the content of its answer.
+pub(super) struct Streamed {
+    content: Incoming,
+    _told: Option<Told>,
+}
 
 impl HttpBody for Streamed {
     type Data = Bytes;
@@ -32,7 +36,7 @@ impl HttpBody for Streamed {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         loop {
-            match ready!(Pin::new(&mut self.0).poll_frame(cx)) {
+            match ready!(Pin::new(&mut self.content).poll_frame(cx)) {
                 Some(Ok(frame)) if frame.is_trailers() => {}
                 other => return Poll::Ready(other),
             }
@@ -40,11 +44,11 @@ impl HttpBody for Streamed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.content.size_hint()
     }
 }
 
@@ -140,15 +144,15 @@ pub(super) fn outgoing(request: Request<Incoming>, target: &Target, websocket: b
     }
     parts.uri = parts.uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
     parts.version = Version::HTTP_11;
-    Request::from_parts(parts, Streamed(body))
+    Request::from_parts(parts, Streamed { content: body, _told: None })
 }
 
 /// The upstream's answer as the client gets it.
-pub(super) fn incoming(response: Response<Incoming>) -> Response<Body> {
+pub(super) fn incoming(response: Response<Incoming>, told: Told) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     strip(&mut parts.headers);
     parts.version = Version::HTTP_11;
-    Response::from_parts(parts, Streamed(body).boxed())
+    Response::from_parts(parts, Streamed { content: body, _told: Some(told) }.boxed())
 }
 
 /// The 101 that joins two WebSocket ends.
@@ -175,8 +179,9 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// An answer of egret's own.
-pub(super) fn refusal(answer: Answer, close: bool) -> Response<Body> {
+/// An answer of egret's own. After a request that broke the protocol, its connection ends.
+pub(super) fn refusal(answer: Answer) -> Response<Body> {
+    let close = answer.status == 400;
     let mut response = Response::new(text(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::FORBIDDEN);
     if let Ok(phrase) = ReasonPhrase::try_from(answer.phrase) {
