@@ -112,7 +112,11 @@ impl Reader<'_> {
 
     fn config(&mut self, file: &raw::File, mode: Option<Mode>) -> Config {
         if file.version.value != 1 {
-            self.note(file.version.referenced, format!("version {} is not known", file.version.value), Some("write `version: 1`"));
+            self.note(
+                file.version.referenced,
+                format!("version {} is not known", file.version.value),
+                Some("write `version: 1`"),
+            );
         }
         let mut draft = Draft::default();
         let egress_mode = file.egress.as_ref().and_then(|egress| egress.mode);
@@ -158,7 +162,9 @@ impl Reader<'_> {
         let server = match text.value.strip_prefix("tls://") {
             None if text.value == "system" => Some(DnsServer::System),
             None => address(&text.value, 53).map(DnsServer::Plain),
-            Some(rest) => rest.split_once('#').and_then(|(at, name)| Some(DnsServer::Tls(address(at, 853)?, Name::parse(name).ok()?))),
+            Some(rest) => {
+                rest.split_once('#').and_then(|(at, name)| Some(DnsServer::Tls(address(at, 853)?, Name::parse(name).ok()?)))
+            }
         };
         if server.is_none() {
             let help = "write system, 10.0.0.2, 127.0.0.1:5353 or tls://9.9.9.9#dns.quad9.net";
@@ -187,14 +193,18 @@ impl Reader<'_> {
     fn socket(&mut self, text: &raw::Text) -> Option<SocketAddr> {
         match text.value.parse() {
             Ok(address) => Some(address),
-            Err(_) => self.error(text.referenced, format!("{:?} is no address and port", text.value), Some("write 127.0.0.1:3128")),
+            Err(_) => {
+                self.error(text.referenced, format!("{:?} is no address and port", text.value), Some("write 127.0.0.1:3128"))
+            }
         }
     }
 
     fn tests(&mut self, tests: &[Spanned<raw::Test>]) -> Vec<PolicyTest> {
         let read = |test: &Spanned<raw::Test>| {
             let role = test.value.role.as_ref();
-            if let Some(role) = role.filter(|role| role.value != egret_policy::DEFAULT_ROLE && !self.roles.contains_key(&role.value)) {
+            if let Some(role) =
+                role.filter(|role| role.value != egret_policy::DEFAULT_ROLE && !self.roles.contains_key(&role.value))
+            {
                 return self.error(role.referenced, format!("there is no role named {}", role.value), None);
             }
             let role = role.map_or(egret_policy::DEFAULT_ROLE, |role| &role.value).to_owned();
@@ -233,7 +243,8 @@ impl PolicyTest {
         if got == self.expect {
             return Ok(());
         }
-        let message = format!("the test expects {:?} for {} as role {}, the policy says {got:?}", self.expect, self.target, self.role);
+        let message =
+            format!("the test expects {:?} for {} as role {}, the policy says {got:?}", self.expect, self.target, self.role);
         Err(Diagnostic::at(self.at, message, why.as_deref()))
     }
 }

@@ -238,7 +238,12 @@ impl Sighting {
             rule: text("rule"),
             known_by,
             verified,
-            failed: verdict != Verdict::Deny && if kind == "request" { status >= 500 && text("detail").is_some() } else { text("stage").as_deref() != Some("relay") },
+            failed: verdict != Verdict::Deny
+                && if kind == "request" {
+                    status >= 500 && text("detail").is_some()
+                } else {
+                    text("stage").as_deref() != Some("relay")
+                },
             class: text("class").or_else(|| text("address")?.parse::<SocketAddr>().ok().map(|a| classify(a.ip()).to_string())),
             time: text("time")?,
             bytes_up: number("bytes_up"),

@@ -131,7 +131,8 @@ fn count(decision: &'static str, reason: Option<Reason>, role: String, rule: Opt
         counter!(SNI_MISMATCH).increment(1);
     }
     let reason = reason.map_or("", Reason::code);
-    counter!(DECISIONS, "decision" => decision, "reason" => reason, "role" => role, "rule" => rule.unwrap_or_default()).increment(1);
+    counter!(DECISIONS, "decision" => decision, "reason" => reason, "role" => role, "rule" => rule.unwrap_or_default())
+        .increment(1);
 }
 
 pub(crate) fn closed(record: &Record) {

@@ -33,7 +33,13 @@ pub(crate) struct Reloader {
 }
 
 impl Reloader {
-    pub(crate) fn new(source: &Source, mode: Option<Mode>, surroundings: Surroundings, gateway: Arc<Gateway>, journal: Journal) -> Self {
+    pub(crate) fn new(
+        source: &Source,
+        mode: Option<Mode>,
+        surroundings: Surroundings,
+        gateway: Arc<Gateway>,
+        journal: Journal,
+    ) -> Self {
         Self { source: source.clone(), mode, surroundings, gateway, journal }
     }
 

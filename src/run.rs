@@ -38,8 +38,10 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
     init_diagnostics();
     let settings = Settings::gather(args)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-    let mut builder = if threads == 1 { tokio::runtime::Builder::new_current_thread() } else { tokio::runtime::Builder::new_multi_thread() };
-    let runtime = builder.worker_threads(threads).enable_all().build().context("cannot start the runtime").map_err(Failure::Environment)?;
+    let mut builder =
+        if threads == 1 { tokio::runtime::Builder::new_current_thread() } else { tokio::runtime::Builder::new_multi_thread() };
+    let runtime =
+        builder.worker_threads(threads).enable_all().build().context("cannot start the runtime").map_err(Failure::Environment)?;
     let (journal, writer) = open_journal(&settings.journal)?;
     let outcome = runtime.block_on(live(settings, journal));
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -68,7 +70,8 @@ impl Settings {
     fn gather(args: &RunArgs) -> Result<Self, Failure> {
         let mode = args.policy.mode();
         let audit = mode == Some(egret_policy::Mode::Audit);
-        let source = Source::find(args.policy.policy.as_deref(), |name| std::env::var(name).ok(), audit).map_err(Failure::Usage)?;
+        let source =
+            Source::find(args.policy.policy.as_deref(), |name| std::env::var(name).ok(), audit).map_err(Failure::Usage)?;
         let text = source.read().map_err(Failure::Usage)?;
         let config = config::load(&text, mode).map_err(|error| Failure::Usage(anyhow!("the policy is invalid\n{error}")))?;
         let flag = Some(args.listen.clone()).filter(|listen| !listen.is_empty());
@@ -111,9 +114,11 @@ async fn live(settings: Settings, journal: Journal) -> Outcome {
 
     let ready = Arc::new(AtomicBool::new(true));
     let serving = Serving::default();
-    let phase = Phase { journal, listen: listeners.addresses.clone(), admin: listeners.admin_address, gateway: Arc::clone(&gateway) };
+    let phase =
+        Phase { journal, listen: listeners.addresses.clone(), admin: listeners.admin_address, gateway: Arc::clone(&gateway) };
     tokio::spawn(upkeep(prometheus.clone()));
-    let shared = Admin { prometheus, gateway: Arc::clone(&gateway), witness, ready: Arc::clone(&ready), listen: phase.listen.clone() };
+    let shared =
+        Admin { prometheus, gateway: Arc::clone(&gateway), witness, ready: Arc::clone(&ready), listen: phase.listen.clone() };
     tokio::spawn(admin::serve(listeners.admin, shared));
     for listener in listeners.proxies {
         tokio::spawn(Arc::clone(&gateway).serve(listener, serving.clone()));
@@ -169,10 +174,11 @@ impl Listeners {
 
     fn surroundings(&self) -> Surroundings {
         let listeners = self.addresses.iter().copied().chain([self.admin_address]).collect();
-        let interfaces = if_addrs::get_if_addrs().map(|all| all.iter().map(if_addrs::Interface::ip).collect()).unwrap_or_else(|error| {
-            tracing::warn!(%error, "this host's interfaces cannot be listed; their addresses are judged like any others");
-            Vec::new()
-        });
+        let interfaces =
+            if_addrs::get_if_addrs().map(|all| all.iter().map(if_addrs::Interface::ip).collect()).unwrap_or_else(|error| {
+                tracing::warn!(%error, "this host's interfaces cannot be listed; their addresses are judged like any others");
+                Vec::new()
+            });
         Surroundings { listeners, interfaces }
     }
 }

@@ -64,7 +64,12 @@ fn split(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
     let length = usize::try_from(u32::from_ne_bytes(word(12))).ok()?;
     let (padded, after) = rest.split_at_checked(length)?;
     let name = padded.split(|byte| *byte == 0).next().filter(|name| !name.is_empty());
-    let record = Record { watch: i32::from_ne_bytes(word(0)), mask: u32::from_ne_bytes(word(4)), cookie: u32::from_ne_bytes(word(8)), name };
+    let record = Record {
+        watch: i32::from_ne_bytes(word(0)),
+        mask: u32::from_ne_bytes(word(4)),
+        cookie: u32::from_ne_bytes(word(8)),
+        name,
+    };
     Some((record, after))
 }
 
@@ -74,7 +79,9 @@ mod tests {
 
     fn bytes(watch: i32, mask: u32, cookie: u32, name: &[u8]) -> Vec<u8> {
         let padded = name.len().next_multiple_of(16);
-        let mut out = [watch.to_ne_bytes(), mask.to_ne_bytes(), cookie.to_ne_bytes(), u32::try_from(padded).unwrap().to_ne_bytes()].concat();
+        let mut out =
+            [watch.to_ne_bytes(), mask.to_ne_bytes(), cookie.to_ne_bytes(), u32::try_from(padded).unwrap().to_ne_bytes()]
+                .concat();
         out.extend_from_slice(name);
         out.resize(HEADER + padded, 0);
         out

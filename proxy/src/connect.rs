@@ -62,7 +62,8 @@ fn interleaved(addresses: &[VettedAddr]) -> Vec<VettedAddr> {
     let first_is_v6 = addresses.first().is_some_and(|a| a.socket().is_ipv6());
     let (mut first, mut second): (Vec<_>, Vec<_>) = addresses.iter().copied().partition(|a| a.socket().is_ipv6() == first_is_v6);
     let mut order = Vec::with_capacity(addresses.len());
-    (first.reverse(), second.reverse());
+    first.reverse();
+    second.reverse();
     while !first.is_empty() || !second.is_empty() {
         order.extend(first.pop());
         order.extend(second.pop());

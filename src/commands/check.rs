@@ -31,7 +31,10 @@ pub(crate) fn check(args: &CheckArgs) -> Outcome {
     }
     match args.output {
         Output::Text => println!("{}: ok ({rules} rules, {tests} tests, mode {mode})", text.origin),
-        Output::Json => println!("{}", json!({ "v": 1, "valid": true, "rules": rules, "tests": tests, "mode": mode.to_string(), "diagnostics": [] })),
+        Output::Json => println!(
+            "{}",
+            json!({ "v": 1, "valid": true, "rules": rules, "tests": tests, "mode": mode.to_string(), "diagnostics": [] })
+        ),
     }
     warn_of_nothing(&text, rules);
     Ok(())

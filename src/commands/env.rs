@@ -17,8 +17,13 @@ pub(crate) fn env(args: &EnvArgs) -> Outcome {
     match args.output {
         EnvOutput::Shell => variables.iter().for_each(|(name, value)| println!("export {name}='{value}'")),
         EnvOutput::Dotenv => variables.iter().for_each(|(name, value)| println!("{name}={value}")),
-        EnvOutput::Json => println!("{}", variables.iter().map(|(name, value)| (name.clone(), json!(value))).collect::<serde_json::Value>()),
-        EnvOutput::Ecs => println!("{}", variables.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect::<serde_json::Value>()),
+        EnvOutput::Json => {
+            println!("{}", variables.iter().map(|(name, value)| (name.clone(), json!(value))).collect::<serde_json::Value>())
+        }
+        EnvOutput::Ecs => println!(
+            "{}",
+            variables.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect::<serde_json::Value>()
+        ),
     }
     Ok(())
 }
@@ -26,7 +31,9 @@ pub(crate) fn env(args: &EnvArgs) -> Outcome {
 fn variables(listen: SocketAddr) -> Vec<(String, String)> {
     let url = format!("http://{listen}");
     let pairs = [("HTTP_PROXY", url.as_str()), ("HTTPS_PROXY", url.as_str()), ("NO_PROXY", NO_PROXY)];
-    let both = pairs.into_iter().flat_map(|(name, value)| [(name.to_owned(), value.to_owned()), (name.to_lowercase(), value.to_owned())]);
+    let both = pairs
+        .into_iter()
+        .flat_map(|(name, value)| [(name.to_owned(), value.to_owned()), (name.to_lowercase(), value.to_owned())]);
     // Node listens to the others only with this switch (from version 24).
     both.chain([("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned())]).collect()
 }

@@ -82,17 +82,28 @@ impl Answer<'_> {
     fn allowed_by(&self, permit: &Permit) -> String {
         let Some(rule) = permit.rule() else { return String::new() };
         let note = rule.note().map(|note| format!("note: {note}\n")).unwrap_or_default();
-        format!("rule: {} ({}:{}): {rule}\nfirst flight: must be {}\n{note}", rule.id(), self.origin, rule.line(), permit.protocol())
+        format!(
+            "rule: {} ({}:{}): {rule}\nfirst flight: must be {}\n{note}",
+            rule.id(),
+            self.origin,
+            rule.line(),
+            permit.protocol()
+        )
     }
 
     fn denied_by(&self, denial: &Denial) -> String {
-        let rule = denial.rule.as_ref().map(|rule| format!("rule: {rule} ({}:{})\n", self.origin, denial.line)).unwrap_or_default();
+        let rule =
+            denial.rule.as_ref().map(|rule| format!("rule: {rule} ({}:{})\n", self.origin, denial.line)).unwrap_or_default();
         format!("reason: {}: {}\n{rule}to change this: {}\n", denial.reason, denial.detail, denial.help)
     }
 
     fn json(&self) -> serde_json::Value {
         let (decision, denial, rule) = match &self.explanation.verdict {
-            Ok(permit) => (if permit.would_deny().is_some() { "would_deny" } else { "allow" }, permit.would_deny(), permit.rule().map(egret_policy::Rule::id)),
+            Ok(permit) => (
+                if permit.would_deny().is_some() { "would_deny" } else { "allow" },
+                permit.would_deny(),
+                permit.rule().map(egret_policy::Rule::id),
+            ),
             Err(denial) => ("deny", Some(denial), None),
         };
         let rule = denial.and_then(|denial| denial.rule.as_ref()).or(rule);

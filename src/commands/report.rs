@@ -16,7 +16,8 @@ const MAX_LINE: u64 = 64 * 1024;
 
 /// Prints the report.
 pub(crate) fn report(args: &ReportArgs) -> Outcome {
-    let report = if args.journals.is_empty() { running(args)? } else { from_journals(&args.journals).map_err(Failure::Environment)? };
+    let report =
+        if args.journals.is_empty() { running(args)? } else { from_journals(&args.journals).map_err(Failure::Environment)? };
     match args.output {
         ReportOutput::Text => print!("{}", report.text()),
         ReportOutput::Json => println!("{}", serde_json::json!(report)),
@@ -35,7 +36,11 @@ fn from_journals(paths: &[impl AsRef<Path>]) -> anyhow::Result<Report> {
     let (mut discovery, mut skipped) = (Discovery::default(), 0);
     for path in paths {
         let path = path.as_ref();
-        let from: Box<dyn Read> = if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path).with_context(|| format!("cannot open {}", path.display()))?) };
+        let from: Box<dyn Read> = if path == Path::new("-") {
+            Box::new(io::stdin())
+        } else {
+            Box::new(File::open(path).with_context(|| format!("cannot open {}", path.display()))?)
+        };
         skipped += fold(BufReader::new(from), &mut discovery).with_context(|| format!("cannot read {}", path.display()))?;
     }
     Ok(Report::new(&discovery, skipped))
@@ -52,7 +57,9 @@ fn fold(mut from: impl BufRead, discovery: &mut Discovery) -> io::Result<u64> {
             return Ok(skipped);
         }
         match serde_json::from_slice::<serde_json::Value>(&line) {
-            Ok(event) if event.get("event").is_some() => Sighting::of_event(&event).into_iter().for_each(|sighting| discovery.see(sighting)),
+            Ok(event) if event.get("event").is_some() => {
+                Sighting::of_event(&event).into_iter().for_each(|sighting| discovery.see(sighting))
+            }
             _ => skipped += u64::from(!line.trim_ascii().is_empty()),
         }
     }

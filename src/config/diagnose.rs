@@ -86,7 +86,8 @@ impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let renderer = Renderer::plain().decor_style(DecorStyle::Ascii);
         for (i, one) in self.all.iter().enumerate() {
-            let snippet = Snippet::source(&self.text).path(&self.origin).annotation(AnnotationKind::Primary.span(self.bytes(&one.span)));
+            let snippet =
+                Snippet::source(&self.text).path(&self.origin).annotation(AnnotationKind::Primary.span(self.bytes(&one.span)));
             let mut group = Level::ERROR.primary_title(&one.message).element(snippet);
             if let Some(help) = &one.help {
                 group = group.element(Level::HELP.message(help));

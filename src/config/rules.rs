@@ -86,7 +86,8 @@ impl Reader<'_> {
         let Some(set) = text.strip_prefix('$') else { return self.target(text, at).map(|target| vec![target]) };
         let Some(members) = self.sets.get(set) else {
             let known: Vec<&str> = self.sets.keys().map(String::as_str).collect();
-            let help = if known.is_empty() { "there are no `sets:`".to_owned() } else { format!("sets are: {}", known.join(", ")) };
+            let help =
+                if known.is_empty() { "there are no `sets:`".to_owned() } else { format!("sets are: {}", known.join(", ")) };
             return self.error(at, format!("there is no set named {set}"), Some(&help));
         };
         let members: Vec<Option<Target>> = members.iter().map(|member| self.target(&member.value, member.referenced)).collect();
@@ -99,14 +100,20 @@ impl Reader<'_> {
         }
         let (host, port) = match split_port(text) {
             Ok(parts) => parts,
-            Err(port) => return self.error(at, format!("{port:?} is no port"), Some("ports are 1 to 65535: api.example.com:8443")),
+            Err(port) => {
+                return self.error(at, format!("{port:?} is no port"), Some("ports are 1 to 65535: api.example.com:8443"));
+            }
         };
         if let Some(address) = policy::literal(host) {
             return Some((To::Net(address.into()), port));
         }
         match NamePattern::parse(host) {
             Ok(pattern) => Some((To::Name(pattern), port)),
-            Err(error) => self.error(at, format!("{text:?} is no host: {error}"), Some("write api.example.com, \"*.example.com\" or 10.0.0.0/8")),
+            Err(error) => self.error(
+                at,
+                format!("{text:?} is no host: {error}"),
+                Some("write api.example.com, \"*.example.com\" or 10.0.0.0/8"),
+            ),
         }
     }
 
@@ -118,7 +125,11 @@ impl Reader<'_> {
                 SharedSuffix::Public => "anybody can register a name",
                 SharedSuffix::Provider => "a provider gives names to strangers",
             };
-            self.note(at, format!("\"{pattern}\" covers a suffix under which {whose}"), Some("name the hosts, or write `wide: true` in the rule"));
+            self.note(
+                at,
+                format!("\"{pattern}\" covers a suffix under which {whose}"),
+                Some("name the hosts, or write `wide: true` in the rule"),
+            );
         }
     }
 
@@ -128,7 +139,11 @@ impl Reader<'_> {
             .map(|port| {
                 let range = PortRange::parse(&port.value);
                 if range.is_none() {
-                    self.note(port.referenced, format!("{:?} is no port", port.value), Some("write 443 or 6379-6381, from 1 to 65535"));
+                    self.note(
+                        port.referenced,
+                        format!("{:?} is no port", port.value),
+                        Some("write 443 or 6379-6381, from 1 to 65535"),
+                    );
                 }
                 range
             })
@@ -147,7 +162,11 @@ impl Reader<'_> {
             .map(|bucket| {
                 let pattern = policy::BucketPattern::parse(&bucket.value);
                 if pattern.is_none() {
-                    self.note(bucket.referenced, format!("{:?} is no bucket name", bucket.value), Some("small letters, digits, dots, hyphens and *"));
+                    self.note(
+                        bucket.referenced,
+                        format!("{:?} is no bucket name", bucket.value),
+                        Some("small letters, digits, dots, hyphens and *"),
+                    );
                 }
                 pattern
             })
@@ -168,7 +187,11 @@ impl Reader<'_> {
     fn net(&mut self, net: &raw::Text) -> Option<IpNet> {
         let parsed = network(&net.value).or_else(|| policy::literal(&net.value).map(IpNet::from));
         if parsed.is_none() {
-            return self.error(net.referenced, format!("{:?} is no network", net.value), Some("write 10.20.0.0/16 or \"fd00::/8\""));
+            return self.error(
+                net.referenced,
+                format!("{:?} is no network", net.value),
+                Some("write 10.20.0.0/16 or \"fd00::/8\""),
+            );
         }
         parsed
     }
@@ -186,10 +209,15 @@ impl Reader<'_> {
 
     /// A date is its first instant in UTC; a time says its zone.
     fn instant(&mut self, text: &raw::Text) -> Option<UnixTime> {
-        let day = text.value.parse::<Date>().ok().and_then(|date| date.to_zoned(TimeZone::UTC).ok()).map(|zoned| zoned.timestamp());
+        let day =
+            text.value.parse::<Date>().ok().and_then(|date| date.to_zoned(TimeZone::UTC).ok()).map(|zoned| zoned.timestamp());
         match day.or_else(|| text.value.parse::<Timestamp>().ok()) {
             Some(instant) => Some(UnixTime(instant.as_second())),
-            None => self.error(text.referenced, format!("{:?} is no date", text.value), Some("write 2027-03-31 or 2027-03-31T12:00:00Z")),
+            None => self.error(
+                text.referenced,
+                format!("{:?} is no date", text.value),
+                Some("write 2027-03-31 or 2027-03-31T12:00:00Z"),
+            ),
         }
     }
 }
@@ -202,7 +230,9 @@ fn network(text: &str) -> Option<IpNet> {
 /// A host and the port after its last colon; the error is what stands there instead.
 fn split_port(text: &str) -> Result<(&str, Option<Ports>), &str> {
     let bracketed = text.starts_with('[');
-    let Some((host, port)) = text.rsplit_once(':').filter(|(host, _)| if bracketed { host.ends_with(']') } else { !host.contains(':') }) else {
+    let Some((host, port)) =
+        text.rsplit_once(':').filter(|(host, _)| if bracketed { host.ends_with(']') } else { !host.contains(':') })
+    else {
         return Ok((text, None));
     };
     if port.starts_with("//") {

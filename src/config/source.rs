@@ -100,7 +100,11 @@ fn unpack(text: &str) -> anyhow::Result<String> {
 
 /// `a.com *.b.com db.c:5432` as a policy of short rules. Each name is quoted as JSON, which YAML reads.
 fn from_names(names: &str) -> String {
-    let rules: Vec<String> = names.split([' ', ',', '\n', '\t']).filter(|name| !name.is_empty()).map(|name| format!("    - {}\n", serde_json::json!(name))).collect();
+    let rules: Vec<String> = names
+        .split([' ', ',', '\n', '\t'])
+        .filter(|name| !name.is_empty())
+        .map(|name| format!("    - {}\n", serde_json::json!(name)))
+        .collect();
     if rules.is_empty() {
         return "version: 1\n".to_owned();
     }

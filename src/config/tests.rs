@@ -43,7 +43,14 @@ fn the_whole_language_is_read() {
 
 #[test]
 fn json_is_a_policy_too() {
-    assert_eq!(load_yaml(r#"{"version": 1, "egress": {"allow": ["a.test", {"to": "b.test", "ports": [80]}]}}"#).unwrap().draft.rules().len(), 2);
+    assert_eq!(
+        load_yaml(r#"{"version": 1, "egress": {"allow": ["a.test", {"to": "b.test", "ports": [80]}]}}"#)
+            .unwrap()
+            .draft
+            .rules()
+            .len(),
+        2
+    );
 }
 
 #[test]

@@ -74,8 +74,21 @@ impl Report {
     pub(crate) fn csv(&self) -> anyhow::Result<String> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         writer.write_record([
-            "host", "protocol", "port", "verdict", "marks", "reason", "rule", "known_by", "classes", "connections", "failures", "bytes_up",
-            "bytes_down", "first_seen", "last_seen",
+            "host",
+            "protocol",
+            "port",
+            "verdict",
+            "marks",
+            "reason",
+            "rule",
+            "known_by",
+            "classes",
+            "connections",
+            "failures",
+            "bytes_up",
+            "bytes_down",
+            "first_seen",
+            "last_seen",
         ])?;
         for row in &self.destinations {
             let d = &row.destination;

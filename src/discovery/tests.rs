@@ -61,7 +61,13 @@ fn journal_lines_become_sightings() {
     assert_eq!(Sighting::of_event(&line), Some(sighting("a.test", Verdict::Allow)));
     let dns = json!({ "event": "connection", "via": "socks5", "decision": "allow", "host": "a.test", "port": 443, "stage": "resolve", "time": "t" });
     assert!(Sighting::of_event(&dns).unwrap().failed);
-    for other in [json!({}), json!({"event": "lifecycle"}), json!({"event": "connection", "via": "forward", "decision": "allow"}), json!([1]), json!({"event": "connection", "via": "connect", "decision": null})] {
+    for other in [
+        json!({}),
+        json!({"event": "lifecycle"}),
+        json!({"event": "connection", "via": "forward", "decision": "allow"}),
+        json!([1]),
+        json!({"event": "connection", "via": "connect", "decision": null}),
+    ] {
         assert_eq!(Sighting::of_event(&other), None, "{other}");
     }
 }
