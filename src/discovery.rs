@@ -49,8 +49,9 @@ pub(crate) struct Destination {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) protocol: String,
+    /// The worst that happened; `reason` and `rule` belong to it.
     pub(crate) verdict: Verdict,
-    /// Never connected: every try failed in DNS, in connecting or later.
+    /// Never connected: every try that was let through failed, in DNS, in connecting or later.
     pub(crate) failed: bool,
     /// Nothing that the client showed confirmed the name.
     pub(crate) unverified: bool,
@@ -59,6 +60,8 @@ pub(crate) struct Destination {
     pub(crate) known_by: BTreeSet<String>,
     pub(crate) classes: BTreeSet<String>,
     pub(crate) connections: u64,
+    pub(crate) denied: u64,
+    pub(crate) would_deny: u64,
     pub(crate) failures: u64,
     pub(crate) bytes_up: u64,
     pub(crate) bytes_down: u64,
@@ -113,6 +116,8 @@ impl Destination {
             known_by: BTreeSet::new(),
             classes: BTreeSet::new(),
             connections: 0,
+            denied: 0,
+            would_deny: 0,
             failures: 0,
             bytes_up: 0,
             bytes_down: 0,
@@ -129,11 +134,13 @@ impl Destination {
             self.reason = sighting.reason;
             self.rule = sighting.rule;
         }
-        self.failed &= sighting.failed;
+        self.failed &= sighting.failed || sighting.verdict == Verdict::Deny;
         self.unverified &= !sighting.verified;
         self.known_by.insert(sighting.known_by.to_owned());
         self.classes.extend(sighting.class);
         self.connections += 1;
+        self.denied += u64::from(sighting.verdict == Verdict::Deny);
+        self.would_deny += u64::from(sighting.verdict == Verdict::WouldDeny);
         self.failures += u64::from(sighting.failed);
         self.bytes_up += sighting.bytes_up;
         self.bytes_down += sighting.bytes_down;
@@ -146,13 +153,14 @@ impl Destination {
 
     /// What a reader must know before taking the name for an allow-list.
     pub(crate) fn marks(&self) -> Vec<&'static str> {
-        let verdict = match self.verdict {
-            Verdict::Allow => None,
-            Verdict::WouldDeny => Some("would_deny"),
-            Verdict::Deny => Some("denied"),
+        let verdict = match (self.denied, self.would_deny) {
+            (0, 0) => None,
+            (0, n) => Some(if n == self.connections { "would_deny" } else { "some_would_deny" }),
+            (n, _) => Some(if n == self.connections { "denied" } else { "some_denied" }),
         };
-        let failed = (self.failed && self.verdict != Verdict::Deny).then_some("failed");
-        let unverified = (self.unverified && !self.failed && self.verdict != Verdict::Deny).then_some("unverified");
+        let all_denied = self.denied == self.connections;
+        let failed = (self.failed && !all_denied).then_some("failed");
+        let unverified = (self.unverified && !self.failed && !all_denied).then_some("unverified");
         verdict.into_iter().chain(failed).chain(unverified).collect()
     }
 }

@@ -47,7 +47,8 @@ pub(crate) async fn relay(
     };
     let rest = async { if upward_left { up.await } else { down.await } };
     tokio::select! {
-        ended = rest => if ended.is_ok() { close } else { Close::Reset },
+        // Whoever ended first ended it; many peers answer an end with a reset.
+        _ = rest => close,
         () = silence(limits.half_closed_idle, || tally.total()) => Close::Linger,
         () = sleep(limits.half_closed) => Close::Linger,
     }

@@ -69,8 +69,16 @@ async fn socks5(client: &mut Client) -> Result<Asked, Stop> {
     client.say(&[5, method]).await?;
     let mut user = None;
     if method == socks5::USER_PASSWORD {
-        user = advance(client, socks5::credentials).await?;
-        client.say(&[1, 0]).await?;
+        user = match advance(client, socks5::credentials).await {
+            Ok(user) => user,
+            Err(stop) => {
+                if matches!(stop, Stop::Denied(_)) {
+                    refuse_with(client, &socks5::CREDENTIALS_FAILED).await?;
+                }
+                return Err(stop);
+            }
+        };
+        client.say(&socks5::CREDENTIALS_TAKEN).await?;
     }
     match advance(client, socks5::request).await? {
         socks5::Asked::Connect(target) => Ok(Asked { target, user, flight: None }),
@@ -148,8 +156,8 @@ fn no_single_name(sni: &Sni) -> Denial {
         Sni::Many => (Reason::SniAmbiguous, "its ClientHello names two servers".into()),
         Sni::Absent | Sni::One(_) => (Reason::SniMissing, "its ClientHello names no server".into()),
     };
-    let help = "a TLS client that comes here directly must send SNI; if it was given an https:// proxy URL, make that http://";
-    Denial::new(reason, format!("a redirected TLS client is refused: {what}"), help)
+    let detail = format!("a TLS client is refused: {what}; if it was given an https:// proxy URL, make that http://");
+    Denial::new(reason, detail, "a TLS client that is redirected here must send SNI")
 }
 
 fn no_hello() -> Denial {

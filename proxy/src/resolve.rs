@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use egret_policy::Name;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::{Hosts, TokioResolver};
+use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::op::{Query, ResponseCode};
+use hickory_resolver::proto::rr::{Name as DnsName, RecordType};
 use rustls::pki_types::CertificateDer;
 
 use crate::fault::DnsFault;
@@ -45,7 +46,11 @@ pub enum DnsServer {
 }
 
 /// The resolver of the program.
-pub struct Resolver(TokioResolver);
+pub struct Resolver {
+    /// `/etc/hosts`, as it was when the resolver was made.
+    hosts: Hosts,
+    dns: TokioResolver,
+}
 
 /// Why a resolver cannot be made.
 #[derive(Debug)]
@@ -71,7 +76,19 @@ impl Resolver {
             }
         };
         configure(builder.options_mut());
-        builder.build().map(Self).map_err(|e| ResolverError(e.to_string()))
+        let dns = builder.build().map_err(|e| ResolverError(e.to_string()))?;
+        // A container without the file has no hosts in it.
+        Ok(Self { hosts: Hosts::from_system().unwrap_or_default(), dns })
+    }
+
+    /// What `/etc/hosts` says of a name. If it says anything, DNS is not asked, for neither family.
+    fn listed_in_hosts(&self, name: &str) -> Vec<IpAddr> {
+        let Ok(name) = DnsName::from_ascii(name) else { return Vec::new() };
+        [RecordType::A, RecordType::AAAA]
+            .into_iter()
+            .filter_map(|family| self.hosts.lookup_static_host(&Query::query(name.clone(), family)))
+            .flat_map(|found| found.answers().iter().filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>())
+            .collect()
     }
 }
 
@@ -80,6 +97,7 @@ fn asking(server: NameServerConfig) -> hickory_resolver::ResolverBuilder<TokioRu
 }
 
 fn configure(options: &mut ResolverOpts) {
+    options.use_hosts_file = ResolveHosts::Never;
     options.timeout = TRY;
     options.attempts = RETRIES;
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
@@ -104,7 +122,12 @@ impl Resolve for Resolver {
     fn resolve<'a>(&'a self, name: &'a Name) -> BoxedAnswers<'a> {
         Box::pin(async move {
             // The trailing dot makes the name absolute.
-            let lookup = self.0.lookup_ip(format!("{name}.")).await.map_err(|error| fault(&error))?;
+            let absolute = format!("{name}.");
+            let listed = self.listed_in_hosts(&absolute);
+            if !listed.is_empty() {
+                return Ok(listed);
+            }
+            let lookup = self.dns.lookup_ip(absolute).await.map_err(|error| fault(&error))?;
             let addresses: Vec<IpAddr> = lookup.iter().collect();
             if addresses.is_empty() { Err(DnsFault::NoAddress) } else { Ok(addresses) }
         })

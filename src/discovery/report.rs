@@ -58,7 +58,7 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let head = ["VERDICT", "HOST", "PORT", "CONNS", "FAILED", "UP", "DOWN", "KNOWN BY", "CLASS", "REASON OR RULE"];
+        let head = ["VERDICT", "HOST", "PORT", "CONNS", "DENIED", "FAILED", "UP", "DOWN", "KNOWN BY", "CLASS", "REASON OR RULE"];
         let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];
         rows.extend(self.destinations.iter().map(Row::cells));
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -73,53 +73,63 @@ impl Report {
     /// One row a destination.
     pub(crate) fn csv(&self) -> anyhow::Result<String> {
         let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.write_record([
-            "host",
-            "protocol",
-            "port",
-            "verdict",
-            "marks",
-            "reason",
-            "rule",
-            "known_by",
-            "classes",
-            "connections",
-            "failures",
-            "bytes_up",
-            "bytes_down",
-            "first_seen",
-            "last_seen",
-        ])?;
+        writer.write_record(CSV_HEAD)?;
         for row in &self.destinations {
-            let d = &row.destination;
-            let numbers = [d.connections, d.failures, d.bytes_up, d.bytes_down].map(|n| n.to_string());
-            let [connections, failures, up, down] = &numbers;
-            let optional = |text: &Option<String>| text.clone().unwrap_or_default();
-            writer.write_record([
-                &d.host,
-                &d.protocol,
-                &d.port.to_string(),
-                &row.word(),
-                &row.marks.join(" "),
-                &optional(&d.reason),
-                &optional(&d.rule),
-                &joined(&d.known_by),
-                &joined(&d.classes),
-                connections,
-                failures,
-                up,
-                down,
-                &d.first_seen,
-                &d.last_seen,
-            ])?;
+            writer.write_record(row.csv_cells())?;
         }
         Ok(String::from_utf8(writer.into_inner()?)?)
     }
 }
 
+/// The columns of the CSV form; [`Row::csv_cells`] has them in the same order.
+const CSV_HEAD: [&str; 17] = [
+    "host",
+    "protocol",
+    "port",
+    "verdict",
+    "marks",
+    "reason",
+    "rule",
+    "known_by",
+    "classes",
+    "connections",
+    "denied",
+    "would_deny",
+    "failures",
+    "bytes_up",
+    "bytes_down",
+    "first_seen",
+    "last_seen",
+];
+
 impl Row {
-    fn word(&self) -> String {
-        serde_json::to_value(self.destination.verdict).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    fn csv_cells(&self) -> [String; CSV_HEAD.len()] {
+        let d = self.destination.clone();
+        let verdict = serde_json::json!(d.verdict).as_str().unwrap_or_default().to_owned();
+        let [connections, denied, would_deny] = [d.connections, d.denied, d.would_deny].map(|n| n.to_string());
+        let [failures, up, down] = [d.failures, d.bytes_up, d.bytes_down].map(|n| n.to_string());
+        let (reason, rule) = (d.reason.unwrap_or_default(), d.rule.unwrap_or_default());
+        let (known_by, classes) = (joined(&d.known_by), joined(&d.classes));
+        let (port, marks) = (d.port.to_string(), self.marks.join(" "));
+        [
+            d.host,
+            d.protocol,
+            port,
+            verdict,
+            marks,
+            reason,
+            rule,
+            known_by,
+            classes,
+            connections,
+            denied,
+            would_deny,
+            failures,
+            up,
+            down,
+            d.first_seen,
+            d.last_seen,
+        ]
     }
 
     fn cells(&self) -> Vec<String> {
@@ -131,6 +141,7 @@ impl Row {
             d.host.clone(),
             d.port.to_string(),
             d.connections.to_string(),
+            (d.denied + d.would_deny).to_string(),
             d.failures.to_string(),
             d.bytes_up.to_string(),
             d.bytes_down.to_string(),

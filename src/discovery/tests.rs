@@ -27,7 +27,8 @@ fn sightings_of_one_destination_are_added_up() {
     discovery.see(Sighting { port: 80, ..sighting("a.test", Verdict::Allow) });
     let all: Vec<&Destination> = discovery.destinations().collect();
     assert_eq!((all.len(), all[1].connections, all[1].bytes_down), (2, 2, 4));
-    assert_eq!(all[1].verdict, Verdict::Deny, "the worst verdict is told");
+    assert_eq!((all[1].verdict, all[1].denied), (Verdict::Deny, 1), "the worst verdict is told");
+    assert_eq!(all[1].marks(), ["some_denied"]);
     assert_eq!((all[1].first_seen.as_str(), all[1].last_seen.as_str()), ("2026-01-01T00:00:00.000Z", "2026-01-02T00:00:00.000Z"));
 }
 

@@ -72,8 +72,8 @@ pub(super) fn check(request: &Request<Incoming>) -> Result<(), Stop> {
     if count(header::HOST) > 1 {
         return Err(Stop::malformed("the request has more than one Host field"));
     }
-    if count(header::CONTENT_LENGTH) > 1 || (count(header::CONTENT_LENGTH) == 1 && count(header::TRANSFER_ENCODING) > 0) {
-        return Err(Stop::malformed("the request has two lengths"));
+    if count(header::CONTENT_LENGTH) > 1 {
+        return Err(Stop::malformed("the request has more than one Content-Length field"));
     }
     if headers.get_all(header::TRANSFER_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"chunked")) {
         return Err(Stop::malformed("the only transfer coding served is chunked"));

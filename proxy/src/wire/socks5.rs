@@ -13,6 +13,11 @@ pub const USER_PASSWORD: u8 = 2;
 /// None of the offered methods is served.
 pub const NO_METHOD: u8 = 0xff;
 
+/// Status of RFC 1929: the credentials are taken; whom they stand for, the policy knows.
+pub const CREDENTIALS_TAKEN: [u8; 2] = [1, 0];
+/// Status of RFC 1929: they are none.
+pub const CREDENTIALS_FAILED: [u8; 2] = [1, 1];
+
 /// A reply code (RFC 1928 section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
