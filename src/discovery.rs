@@ -4,10 +4,8 @@
 pub(crate) mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use egret_policy::classify;
 use egret_proxy::{Decision, Record, RequestRecord, Stage, Via};
 use serde::{Deserialize, Serialize};
 
@@ -191,7 +189,7 @@ impl Sighting {
             rule: record.rule.as_ref().map(ToString::to_string),
             known_by,
             failed: verdict != Verdict::Deny && record.stage != Stage::Relay,
-            class: record.class().map(|class| class.to_string()),
+            class: record.class.map(|class| class.to_string()),
             time: rfc3339(record.opened + record.duration),
             bytes_up: record.bytes_up,
             bytes_down: record.bytes_down,
@@ -212,7 +210,7 @@ impl Sighting {
             known_by: "host",
             verified: true,
             failed: request.fault.is_some(),
-            class: request.address.map(|address| classify(address.ip()).to_string()),
+            class: request.class.map(|class| class.to_string()),
             time: rfc3339(SystemTime::now()),
             bytes_up: request.bytes_up,
             bytes_down: request.bytes_down,
@@ -252,7 +250,7 @@ impl Sighting {
                 } else {
                     text("stage").as_deref() != Some("relay")
                 },
-            class: text("class").or_else(|| text("address")?.parse::<SocketAddr>().ok().map(|a| classify(a.ip()).to_string())),
+            class: text("class"),
             time: text("time")?,
             bytes_up: number("bytes_up"),
             bytes_down: number("bytes_down"),

@@ -70,9 +70,7 @@ impl Writer {
 fn write_all(events: &Receiver<Event>, mut sink: BufWriter<Box<dyn Write + Send>>, lost: &AtomicU64, end: &AtomicU64) {
     loop {
         match events.recv_timeout(TICK) {
-            Ok(event) => {
-                write_batch(event, events, &mut sink, lost);
-            }
+            Ok(event) => write_batch(event, events, &mut sink, lost),
             Err(RecvTimeoutError::Timeout) if end.load(Ordering::Relaxed) == 0 => {}
             Err(_) => return,
         }
@@ -81,19 +79,60 @@ fn write_all(events: &Receiver<Event>, mut sink: BufWriter<Box<dyn Write + Send>
 
 /// Writes until the queue is empty, then flushes: one system call under load, no delay without.
 fn write_batch(first: Event, events: &Receiver<Event>, sink: &mut impl Write, lost: &AtomicU64) {
-    let mut written = Ok(());
-    let mut next = Some(first);
-    while let Some(event) = next {
-        written = written.and_then(|()| writeln!(sink, "{}", event.line()));
-        next = events.try_recv().ok();
-    }
+    let (mut written, mut count) = (Ok(()), 0);
     let missed = lost.swap(0, Ordering::Relaxed);
-    if missed > 0 {
-        let gap = Event::Gap { cause: "journal_queue_full", lost: missed };
-        written = written.and_then(|()| writeln!(sink, "{}", gap.line()));
+    let gap = (missed > 0).then_some(Event::Gap { cause: "journal_behind", lost: missed });
+    for event in [first].into_iter().chain(gap).chain(events.try_iter()) {
+        written = written.and_then(|()| writeln!(sink, "{}", event.line()));
+        count += 1;
     }
     if let Err(error) = written.and_then(|()| sink.flush()) {
-        metrics::counter!(crate::metrics::EVENTS_DROPPED, "sink" => "journal").increment(1);
+        // How much of the batch arrived cannot be known; all of it is called lost.
+        lost.fetch_add(count + missed, Ordering::Relaxed);
+        metrics::counter!(crate::metrics::EVENTS_DROPPED, "sink" => "journal").increment(count);
         tracing::error!(%error, "the journal cannot be written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gap(lost: u64) -> Event {
+        Event::Gap { cause: "test", lost }
+    }
+
+    #[test]
+    fn what_was_lost_is_told_by_the_next_line_that_can_be_written() {
+        let (queue, events) = sync_channel(1);
+        let lost = Arc::new(AtomicU64::new(0));
+        let journal = Journal { queue, lost: Arc::clone(&lost) };
+        for n in 0..4 {
+            journal.write(gap(n));
+        }
+        let mut sink = Vec::new();
+        write_batch(events.recv().unwrap(), &events, &mut sink, &lost);
+        let text = String::from_utf8(sink).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() == 2 && lines[1].contains("\"journal_behind\",\"lost\":3"), "{text}");
+        assert_eq!(lost.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_written_is_lost_and_counted() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (queue, events) = sync_channel(8);
+        queue.send(gap(2)).unwrap();
+        let lost = AtomicU64::new(5);
+        write_batch(gap(1), &events, &mut Full, &lost);
+        assert_eq!(lost.load(Ordering::Relaxed), 5 + 3, "what was missed, and the three lines of this batch");
     }
 }

@@ -105,7 +105,7 @@ impl Policy {
     /// The [`Denial`] for the client, the record and the metrics.
     pub fn admit(self: &Arc<Self>, request: &Request) -> Result<Permit, Denial> {
         if let Host::Address(address) = request.target.host {
-            self.refuse_own_listener(address, &request.target)?;
+            self.refuse_own_listener(address, request.target.port, &request.target.to_string())?;
         }
         let denied = self.deny_rule(request).map(|rule| (self.mode_of(rule), denied_by(rule, &request.target.to_string())));
         if let Some((Mode::Enforce, denial)) = denied {
@@ -217,11 +217,16 @@ impl Policy {
         rule.mode.unwrap_or(self.mode)
     }
 
-    fn refuse_own_listener(&self, address: IpAddr, target: &Target) -> Result<(), Denial> {
-        let own = |ip| self.is_own_listener(ip, target.port);
+    /// Refuses egret's own sockets in every reading of the address: as it is, and as the IPv4 address it embeds.
+    fn refuse_own_listener(&self, address: IpAddr, port: u16, what: &str) -> Result<(), Denial> {
+        let own = |ip| self.is_own_listener(ip, port);
         if own(address) || embedded(address).is_some_and(own) {
-            let detail = format!("{target} is egret itself");
-            return Err(Denial::new(Reason::OwnListener, detail, "nothing opens egret's own listeners to its clients"));
+            let detail = format!("{what} is refused: this is egret itself");
+            return Err(Denial::new(
+                Reason::OwnListener,
+                detail,
+                "ask for a host; nothing opens egret's own listeners to its clients",
+            ));
         }
         Ok(())
     }
@@ -320,7 +325,7 @@ impl Permit {
             Host::Name(_) => self.pinned,
         };
         if let Some(address) = self.pinned.filter(|pinned| !answers.contains(pinned)) {
-            self.obey(self.mode, not_of_name(&self.target, address))?;
+            self.obey(self.mode, not_of_name(&self.target, address).by(self.rule()))?;
         }
         let candidates: Vec<IpAddr> = match literal {
             Some(address) => vec![address],
@@ -334,15 +339,16 @@ impl Permit {
                 Err(denial) => drop(first_denial.get_or_insert(denial)),
             }
         }
-        if vetted.is_empty() { Err(first_denial.unwrap_or_else(|| no_answers(&self.target))) } else { Ok(vetted) }
+        if vetted.is_empty() { Err(first_denial.unwrap_or_else(|| no_answers(&self.target).by(self.rule()))) } else { Ok(vetted) }
     }
 
     fn judge(&mut self, address: IpAddr) -> Result<(), Denial> {
         let policy = Arc::clone(&self.policy);
-        policy.refuse_own_listener(address, &Target { host: Host::Address(address), port: self.target.port })?;
+        let what = format!("{} at {address}", self.target);
+        policy.refuse_own_listener(address, self.target.port, &what).map_err(|denial| denial.by(self.rule()))?;
         let as_address = self.as_request(address);
         if let Some(rule) = policy.first_deny(policy.deny_nets(address), &as_address) {
-            self.obey(policy.mode_of(rule), denied_by(rule, &format!("{} at {address}", self.target)))?;
+            self.obey(policy.mode_of(rule), denied_by(rule, &what))?;
         }
         self.check_within(address)?;
         self.check_class(address)?;

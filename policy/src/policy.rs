@@ -206,7 +206,8 @@ impl Policy {
     }
 
     /// The class of an address, this host's own interfaces included.
-    pub(crate) fn class_of(&self, address: IpAddr) -> Class {
+    #[must_use]
+    pub fn class_of(&self, address: IpAddr) -> Class {
         let class = classify(address);
         let own = class != Class::Loopback && self.surroundings.interfaces.contains(&address);
         if own { Class::OwnInterface } else { class }

@@ -151,6 +151,12 @@ impl Permit {
         self.protocol
     }
 
+    /// The policy it was given under.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// The rule that allows it; `None` if only audit lets it through.
     #[must_use]
     pub fn rule(&self) -> Option<&Rule> {

@@ -138,18 +138,21 @@ pub(crate) async fn resolve_and_vet(
     permit: &mut Permit,
     record: &mut Record,
 ) -> Result<Vec<VettedAddr>, Stop> {
+    let mut answers = Vec::new();
     if let Some(name) = permit.name_to_resolve() {
         record.stage = record.stage.max(Stage::Resolve);
         let started = Instant::now();
         let resolver = gateway.resolver();
         let answer = timeout(gateway.limits.dns, resolver.resolve(name)).await.unwrap_or(Err(DnsFault::Timeout));
         gateway.observer.resolved(answer.as_ref().map(|_| ()).map_err(|fault| *fault), started.elapsed());
-        record.answers = answer?;
+        answers = answer?;
     } else if let Host::Address(address) = permit.target().host {
-        record.answers = vec![address];
+        answers.push(address);
     }
     record.stage = record.stage.max(Stage::Vet);
-    let vetted = permit.vet(&record.answers);
+    let vetted = permit.vet(&answers);
+    let first = vetted.as_ref().ok().and_then(|vetted| vetted.first()).map(|vetted| vetted.socket().ip());
+    record.class = first.or(answers.first().copied()).map(|address| permit.policy().class_of(address));
     record.permitted(permit);
     Ok(vetted?)
 }

@@ -218,7 +218,7 @@ impl Forwarder {
                 message::outgoing(request, &asked, websocket)
             }
         };
-        entry.address = self.record().address;
+        self.record().went_to(entry);
         let response = send(&mut kept, outgoing).await?;
         self.record().stage = Stage::Relay;
         Ok(response)
@@ -258,6 +258,7 @@ impl Forwarder {
             dial(&self.gateway, &addresses, &mut notes).await
         }
         .await;
+        entry.class = notes.class;
         self.record().took(notes);
         entry.would_deny = permit.would_deny().cloned();
         *kept = Some(Kept::open(outcome?, permit.target().clone(), &self.meter).await?);
@@ -313,6 +314,7 @@ impl Told {
             status: 0,
             fault: None,
             address: None,
+            class: None,
             bytes_up: 0,
             bytes_down: 0,
             policy: policy.hash().to_owned(),

@@ -1,7 +1,7 @@
 //! What a connection leaves behind: one [`Record`], opened at accept and given to the [`Observer`] on every path out,
 //! panics included, because dropping it is what closes it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -100,8 +100,8 @@ pub struct Record {
     pub would_deny: Option<Denial>,
     /// The address dialled.
     pub address: Option<SocketAddr>,
-    /// The addresses that the name resolved to.
-    pub answers: Vec<IpAddr>,
+    /// The class of the address dialled, or of the first answer where nothing was.
+    pub class: Option<Class>,
     /// Bytes from the client to the upstream.
     pub bytes_up: u64,
     /// Bytes from the upstream to the client.
@@ -141,6 +141,8 @@ pub struct RequestRecord {
     pub fault: Option<&'static str>,
     /// The address it went to.
     pub address: Option<SocketAddr>,
+    /// The class of that address, or of the first answer where it went nowhere.
+    pub class: Option<Class>,
     /// Bytes to the upstream, heads included.
     pub bytes_up: u64,
     /// Bytes from the upstream, heads included.
@@ -267,24 +269,23 @@ impl Record {
         (decision != Decision::Allow || self.stage >= Stage::Admit).then_some(decision)
     }
 
-    /// The class of the address dialled, or of the first answer where nothing was.
-    #[must_use]
-    pub fn class(&self) -> Option<Class> {
-        let address = self.address.map(|address| address.ip());
-        address.or_else(|| self.answers.first().copied()).map(egret_policy::classify)
-    }
-
     /// Notes what a permit says.
     pub(crate) fn permitted(&mut self, permit: &Permit) {
         self.rule = permit.rule().map(|rule| rule.id().clone());
         self.would_deny = permit.would_deny().cloned();
     }
 
+    /// Notes in the record of a request where it goes.
+    pub(crate) fn went_to(&self, request: &mut RequestRecord) {
+        request.address = self.address;
+        request.class = self.class;
+    }
+
     /// Takes over what the steps of one request noted on a copy.
     pub(crate) fn took(&mut self, notes: Self) {
         self.stage = self.stage.max(notes.stage);
         self.address = notes.address;
-        self.answers = notes.answers;
+        self.class = notes.class;
     }
 
     /// Notes what stopped the connection.
@@ -328,7 +329,7 @@ impl Open {
             denial: None,
             would_deny: None,
             address: None,
-            answers: Vec::new(),
+            class: None,
             bytes_up: 0,
             bytes_down: 0,
             requests: 0,

@@ -1,0 +1,111 @@
+//! The commands that print and end: check, explain, env.
+
+use serde_json::Value;
+
+use crate::support::egret::egret_program;
+use crate::support::run_egret;
+
+const POLICY: &str = "version: 1\nroles: { worker: { proxy-user: w } }\negress:\n  allow:\n    - { id: api, to: api.test, note: the note }\n    \
+                      - { to: jobs.test, for: [worker] }\n    - \"*.wild.test\"\n  deny:\n    - { id: never, to: bad.wild.test }\n\
+                      tests:\n  - { connect: \"api.test:443\", expect: allow }\n  - { connect: \"169.254.169.254:80\", expect: deny }\n";
+
+/// Runs a command with the policy in the environment.
+fn egret(args: &[&str]) -> crate::support::programs::Output {
+    egret_program().env("EGRET_POLICY", POLICY).args(args).run()
+}
+
+fn explained(args: &[&str]) -> (i32, Value) {
+    let output = egret(&[&["explain", "--output", "json"], args].concat());
+    (output.code, serde_json::from_str(&output.stdout).expect("JSON"))
+}
+
+#[test]
+fn check_accepts_a_good_policy_and_runs_its_tests() {
+    let good = egret(&["check"]);
+    assert_eq!((good.code, good.stdout.trim()), (0, "EGRET_POLICY: ok (4 rules, 2 tests, mode enforce)"));
+    let failing = POLICY.replace("expect: allow", "expect: deny");
+    let failed = egret_program().env("EGRET_POLICY", &failing).args(["check"]).run();
+    assert_eq!(failed.code, 1);
+    assert!(failed.stderr.contains("the policy says Allow") && failed.stderr.contains("^^^"), "{}", failed.stderr);
+}
+
+#[test]
+fn check_refuses_a_bad_policy_in_text_and_json() {
+    let bad = egret_program().env("EGRET_POLICY", "version: 1\nmod: x\n").args(["check", "--output", "json"]).run();
+    assert_eq!(bad.code, 2);
+    let told: Value = serde_json::from_str(&bad.stdout).expect("JSON");
+    assert_eq!((told["valid"].as_bool(), told["diagnostics"][0]["line"].as_u64()), (Some(false), Some(2)));
+    let text = egret_program().env("EGRET_POLICY", "version: 1\nmod: x\n").args(["check"]).run();
+    assert!(text.code == 2 && text.stderr.contains("EGRET_POLICY:2:1"), "{}", text.stderr);
+}
+
+#[test]
+fn explain_names_verdict_rule_line_and_the_way_out() {
+    let allowed = egret(&["explain", "https://api.test/path"]);
+    assert_eq!(allowed.code, 0);
+    assert!(
+        allowed.stdout.starts_with("+ allow  api.test:443 for role default\nrule: api (EGRET_POLICY:5)"),
+        "{}",
+        allowed.stdout
+    );
+    assert!(allowed.stdout.contains("the note"), "{}", allowed.stdout);
+    let denied = egret(&["explain", "other.test"]);
+    assert_eq!(denied.code, 1);
+    assert!(denied.stdout.contains("no_rule") && denied.stdout.contains("add `- other.test`"), "{}", denied.stdout);
+    let near = egret(&["explain", "wild.test"]);
+    assert!(near.stdout.contains("near miss: *.wild.test"), "{}", near.stdout);
+}
+
+#[test]
+fn explain_in_json_is_stable() {
+    for (args, code, decision, reason, rule) in [
+        (&["api.test"][..], 0, "allow", None, Some("api")),
+        (&["api.test:80"], 1, "deny", Some("port_not_listed"), Some("api")),
+        (&["bad.wild.test:1"], 1, "deny", Some("deny_rule"), Some("never")),
+        (&["jobs.test"], 1, "deny", Some("role_not_listed"), None),
+        (&["jobs.test", "--role", "worker"], 0, "allow", None, None),
+        (&["1.1.1.1"], 1, "deny", Some("address_not_listed"), None),
+        (&["other.test", "--mode", "audit"], 0, "would_deny", Some("no_rule"), None),
+        (&["169.254.169.254", "--mode", "audit"], 1, "deny", Some("address_class"), None),
+    ] {
+        let (got, told) = explained(args);
+        assert_eq!((got, told["decision"].as_str(), told["reason"].as_str()), (code, Some(decision), reason), "{args:?}: {told}");
+        if rule.is_some() {
+            assert_eq!(told["rule"].as_str(), rule, "{args:?}: {told}");
+        }
+    }
+}
+
+#[test]
+fn explain_refuses_what_is_no_target_or_role() {
+    for args in [
+        &["explain", "a b"][..],
+        &["explain", "ftp://a.test/"],
+        &["explain", "a.test:0"],
+        &["explain", "a.test", "--role", "nobody"],
+    ] {
+        let output = egret(args);
+        assert_eq!(output.code, 2, "{args:?}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn env_prints_both_cases_in_four_forms() {
+    let shell = run_egret(["env"], "");
+    for line in ["export HTTPS_PROXY='http://127.0.0.1:3128'", "export http_proxy='http://127.0.0.1:3128'"] {
+        assert!(shell.stdout.contains(line), "{}", shell.stdout);
+    }
+    assert!(shell.stdout.contains("169.254.170.2"), "{}", shell.stdout);
+    let json: Value =
+        serde_json::from_str(&run_egret(["env", "--output", "json", "--listen", "127.0.0.1:1"], "").stdout).expect("JSON");
+    assert_eq!(json["https_proxy"], "http://127.0.0.1:1");
+    let ecs: Value = serde_json::from_str(&run_egret(["env", "--output", "ecs"], "").stdout).expect("JSON");
+    assert_eq!(ecs[0]["name"], "HTTP_PROXY");
+    assert!(run_egret(["env", "--output", "dotenv"], "").stdout.starts_with("HTTP_PROXY=http://127.0.0.1:3128\n"));
+}
+
+#[test]
+fn wrong_usage_is_exit_2() {
+    assert_eq!(run_egret(["run", "--listen", "nowhere"], "").code, 2);
+    assert_eq!(run_egret(["nonsense"], "").code, 2);
+}

@@ -1,0 +1,24 @@
+//! End to end: the real program, real sockets, real clients. Each module is a promise.
+//!
+//! Needs Debian's curl, git, iproute2, nginx-light, openssl, prometheus, python3-requests and util-linux, and Node 24
+//! (`.ci/run` has the command); a test that misses one fails and names it.
+
+mod support;
+
+mod names; // what a host name may look like (H)
+mod addresses; // which answers may be dialled, and that refused names are never asked for (A)
+mod hello; // TLS and its server name (T)
+mod socks; // SOCKS4, 4a and 5 (S)
+mod own; // egret never reaches itself, and its admin port is read-only (L)
+mod forward; // HTTP in the clear, request by request (P)
+mod tunnels; // bytes both ways: half-close, server-first, WebSocket, 64 MiB
+mod clients; // curl, Python, Node, git, openssl, nginx as users have them
+mod dns; // upstreams, failures, rebinding, DNS over TLS
+mod roles; // who is asking: by port and by proxy user
+mod journal; // one record per connection, one answer to why
+mod report; // the discovery report
+mod admin; // health, readiness, metrics, status
+mod policy_file; // errors, sources, reload
+mod commands; // check, explain, env, health
+mod lifecycle; // start, drain, stop, small machines
+mod tidy; // promises about the source itself

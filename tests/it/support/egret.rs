@@ -1,0 +1,341 @@
+//! The program under test: started on ports of the kernel's choice with a policy of its own, watched through its
+//! journal, its stderr and its admin port, and killed when dropped. What egret should do is the tests' business.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::client::connect;
+use super::http1::Response;
+use super::programs::{Output, Program};
+use super::seen::Seen;
+use super::{DEADLINE, eventually};
+
+const EGRET: &str = env!("CARGO_BIN_EXE_egret");
+
+/// SIGTERM, as every Unix numbers it.
+const TERMINATE: i32 = 15;
+
+/// Runs egret's one-shot commands (`check`, `explain`, …) to their end.
+pub(crate) fn run_egret<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>, stdin: &str) -> Output {
+    egret_program().args(args).stdin(stdin.as_bytes()).run()
+}
+
+/// The same, to be given variables or a directory before it runs.
+pub(crate) fn egret_program() -> Program {
+    Program::at(Path::new(EGRET))
+}
+
+/// `egret run` about to be started.
+pub(crate) struct EgretBuilder {
+    home: TempDir,
+    policy: bool,
+    listen: Vec<String>,
+    admin: String,
+    under: Vec<OsString>,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+}
+
+/// A running `egret run`.
+pub(crate) struct Egret {
+    child: Mutex<Child>,
+    pid: u32,
+    home: TempDir,
+    stdout: Arc<Seen<String>>,
+    stderr: Arc<Seen<String>>,
+}
+
+impl Egret {
+    /// An egret whose policy is this text, in a file of its own.
+    pub(crate) fn with_policy(yaml: &str) -> EgretBuilder {
+        let builder = EgretBuilder { policy: true, ..Self::without_policy() };
+        fs::write(policy_file(&builder.home), yaml).expect("the test's directory is writable");
+        builder
+    }
+
+    /// An egret without `--policy`, for the other places that a policy may come from.
+    pub(crate) fn without_policy() -> EgretBuilder {
+        EgretBuilder {
+            home: TempDir::new().expect("a temporary directory"),
+            policy: false,
+            listen: Vec::new(),
+            admin: "127.0.0.1:0".to_owned(),
+            under: Vec::new(),
+            args: Vec::new(),
+            env: Vec::new(),
+        }
+    }
+
+    /// Where the proxy listens: the first of [`Egret::proxies`].
+    pub(crate) fn proxy(&self) -> SocketAddr {
+        self.proxies()[0]
+    }
+
+    /// Every proxy port: those of `--listen`, then those of roles in the order of their names.
+    pub(crate) fn proxies(&self) -> Vec<SocketAddr> {
+        let started = self.started();
+        let listen = started["listen"].as_array().expect("`listen` is a list");
+        listen.iter().map(address).collect()
+    }
+
+    pub(crate) fn admin(&self) -> SocketAddr {
+        address(&self.started()["admin"])
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    pub(crate) fn policy_path(&self) -> PathBuf {
+        policy_file(&self.home)
+    }
+
+    /// Writes a new policy in place. Nothing is signalled: egret notices, or the test sends SIGHUP.
+    pub(crate) fn rewrite_policy(&self, yaml: &str) {
+        fs::write(self.policy_path(), yaml).expect("the test's directory is writable");
+    }
+
+    /// The `lifecycle` line that says what listens where; waits for it.
+    pub(crate) fn started(&self) -> Value {
+        self.event("lifecycle", |event| event["phase"] == "started")
+    }
+
+    /// Every line of stdout so far, as written.
+    pub(crate) fn stdout_lines(&self) -> Vec<String> {
+        self.stdout.all()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.all().join("\n")
+    }
+
+    /// The journal's events of that kind so far.
+    pub(crate) fn events(&self, kind: &str) -> Vec<Value> {
+        events_in(&self.stdout.all(), kind)
+    }
+
+    /// The first event of that kind of which `matches` is true; waits for it.
+    pub(crate) fn event(&self, kind: &str, matches: impl Fn(&Value) -> bool) -> Value {
+        self.stdout
+            .wait_for(|lines| events_in(lines, kind).into_iter().find(&matches))
+            .unwrap_or_else(|| panic!("no such `{kind}` event within {DEADLINE:?}, or egret ended before it"))
+    }
+
+    /// The first `connection` record of which `matches` is true; waits for it.
+    pub(crate) fn record(&self, matches: impl Fn(&Value) -> bool) -> Value {
+        self.event("connection", matches)
+    }
+
+    /// The `connection` records so far.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        self.events("connection")
+    }
+
+    /// Waits for `count` `connection` records and returns them; more than that is a failure.
+    pub(crate) fn wait_records(&self, count: usize) -> Vec<Value> {
+        let records = self.stdout.wait_for(|lines| {
+            let records = events_in(lines, "connection");
+            (records.len() >= count).then_some(records)
+        });
+        let records = records.unwrap_or_else(|| panic!("fewer than {count} `connection` records"));
+        assert_eq!(records.len(), count, "each connection leaves one record: {records:#?}");
+        records
+    }
+
+    /// Waits for the one `connection` record of a test that makes one connection.
+    pub(crate) fn only_record(&self) -> Value {
+        self.wait_records(1).remove(0)
+    }
+
+    /// One GET to the admin port.
+    pub(crate) fn get_admin(&self, path: &str) -> (u16, String) {
+        let admin = self.admin();
+        let mut stream = connect(admin);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("the admin port takes a request");
+        let response = Response::read(stream).expect("the admin port answers");
+        (response.status, response.text())
+    }
+
+    /// `/metrics`, as text.
+    pub(crate) fn metrics(&self) -> String {
+        let (status, text) = self.get_admin("/metrics");
+        assert_eq!(status, 200, "/metrics: {text}");
+        text
+    }
+
+    /// The sum of all samples of that name that carry (at least) these labels; 0 if there are none.
+    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let text = self.metrics();
+        text.lines().filter_map(|line| sample(line, name, labels)).sum()
+    }
+
+    /// Waits until [`Egret::metric`] is `value`: metrics may lag behind the record of the same connection.
+    pub(crate) fn metric_becomes(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        eventually(&format!("{name}{labels:?} is {value}"), || {
+            let off = (self.metric(name, labels) - value).abs();
+            (off < f64::EPSILON).then_some(())
+        });
+    }
+
+    pub(crate) fn signal(&self, signal: i32) {
+        // The shell's own `kill`, which needs neither a package nor unsafe code.
+        let script = format!("kill -{signal} {}", self.pid);
+        let status = Command::new("/bin/sh").args(["-c", &script]).status().expect("a shell runs");
+        assert!(status.success(), "signal {signal} could not be sent to egret");
+    }
+
+    /// Asks egret to end (SIGTERM) and waits until it has.
+    pub(crate) fn stop(&self) -> ExitStatus {
+        self.signal(TERMINATE);
+        self.wait_exit()
+    }
+
+    /// Waits for egret's end, and for the last line that it wrote.
+    pub(crate) fn wait_exit(&self) -> ExitStatus {
+        let status = eventually("egret ends", || self.child().try_wait().expect("a child can be waited for"));
+        assert!(self.stdout.wait_complete(), "egret ended but its stdout is held open");
+        assert!(self.stderr.wait_complete(), "egret ended but its stderr is held open");
+        status
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Egret {
+    fn drop(&mut self) {
+        // Either fails only if egret is gone already.
+        drop(self.child().kill());
+        drop(self.child().wait());
+        if thread::panicking() {
+            let journal = self.stdout.all().join("\n");
+            eprintln!("--- journal of egret {}\n{journal}\n--- stderr\n{}\n---", self.pid, self.stderr());
+        }
+    }
+}
+
+impl EgretBuilder {
+    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Starts egret through this program, which must replace itself with the command that follows its own arguments,
+    /// as `setpriv`, `prlimit` and `sh -c '… exec "$@"' sh` do.
+    pub(crate) fn under<A: AsRef<OsStr>>(mut self, program: impl IntoIterator<Item = A>) -> Self {
+        self.under = program.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// Instead of `127.0.0.1:0`; may be repeated.
+    pub(crate) fn listen(mut self, addr: &str) -> Self {
+        self.listen.push(addr.to_owned());
+        self
+    }
+
+    /// Instead of `127.0.0.1:0`.
+    pub(crate) fn admin(mut self, addr: &str) -> Self {
+        addr.clone_into(&mut self.admin);
+        self
+    }
+
+    /// The directory that holds the policy, for files that must lie beside it.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Starts egret and waits until everything listens.
+    pub(crate) fn start(self) -> Egret {
+        let egret = self.spawn();
+        egret.started();
+        egret
+    }
+
+    /// Starts egret and waits for nothing: it may be meant to fail, or to write its journal elsewhere.
+    pub(crate) fn spawn(self) -> Egret {
+        let mut child = self.command().spawn().expect("egret starts");
+        let stdout = follow(child.stdout.take());
+        let stderr = follow(child.stderr.take());
+        Egret { pid: child.id(), child: Mutex::new(child), home: self.home, stdout, stderr }
+    }
+
+    fn command(&self) -> Command {
+        let words: Vec<&OsStr> = self.under.iter().map(OsString::as_os_str).chain([OsStr::new(EGRET)]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.arg("run").arg("--admin").arg(&self.admin);
+        if self.policy {
+            command.arg("--policy").arg(policy_file(&self.home));
+        }
+        let any = ["127.0.0.1:0".to_owned()];
+        for addr in if self.listen.is_empty() { &any[..] } else { &self.listen } {
+            command.arg("--listen").arg(addr);
+        }
+        command.args(&self.args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+}
+
+fn policy_file(home: &TempDir) -> PathBuf {
+    home.path().join("policy.yaml")
+}
+
+fn follow(pipe: Option<impl Read + Send + 'static>) -> Arc<Seen<String>> {
+    let pipe = pipe.expect("the output is piped");
+    let lines = Arc::new(Seen::new());
+    let filled = Arc::clone(&lines);
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            filled.push(String::from_utf8_lossy(&line).into_owned());
+        }
+        filled.complete();
+    });
+    lines
+}
+
+/// Every line must be a JSON object with a known place for its kind: a journal that can't be read fails the test.
+fn events_in(lines: &[String], kind: &str) -> Vec<Value> {
+    let parsed = lines.iter().map(|line| {
+        let event: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON ({e}): {line}"));
+        assert!(event["event"].is_string(), "no event: {line}");
+        event
+    });
+    parsed.filter(|event| event["event"] == kind).collect()
+}
+
+fn address(value: &Value) -> SocketAddr {
+    let text = value.as_str().unwrap_or_else(|| panic!("not an address: {value}"));
+    text.parse().unwrap_or_else(|_| panic!("not an address: {text}"))
+}
+
+/// The value of a sample line, if it is of this metric and carries these labels.
+fn sample(line: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let rest = line.strip_prefix(name)?;
+    let (found, value) = match rest.strip_prefix('{') {
+        Some(rest) => rest.rsplit_once('}')?,
+        None => ("", rest.strip_prefix(' ')?),
+    };
+    // A comma on both sides, so that a label is found whole and never as the end of another.
+    let found = format!(",{found},");
+    let carries = |(label, value): &(&str, &str)| found.contains(&format!(",{label}=\"{value}\","));
+    labels.iter().all(carries).then(|| value.split_whitespace().next()?.parse().ok()).flatten()
+}

@@ -1,0 +1,69 @@
+//! The harness of the end-to-end tests: egret itself, what stands around it, and how long to wait for either.
+//!
+//! Everything here talks to loopback only and takes its ports from the kernel. No assertion about egret is made
+//! here: a test reads what happened and judges it.
+//!
+//! In reading order:
+//!
+//! - [`egret`]: the program under test, its journal, its admin port
+//! - [`client`]: what an app does, as raw bytes: CONNECT, SOCKS, TLS
+//! - [`hello`]: ClientHellos built by hand
+//! - [`dns`]: the resolver that egret asks
+//! - [`upstream`]: the servers that egret dials
+//! - [`programs`]: curl, nginx and other real programs
+//! - [`rules`]: policies for names on loopback
+//! - [`world`]: the usual scene made of these. It alone asserts: what every denial has in common
+//! - [`pki`], [`http1`], [`payload`], [`listener`], [`seen`]: what those are made of
+
+pub(crate) mod client;
+pub(crate) mod dns;
+pub(crate) mod egret;
+pub(crate) mod hello;
+pub(crate) mod http1;
+pub(crate) mod listener;
+pub(crate) mod payload;
+pub(crate) mod pki;
+pub(crate) mod programs;
+pub(crate) mod rules;
+pub(crate) mod seen;
+pub(crate) mod upstream;
+pub(crate) mod world;
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub(crate) use client::{Host, http_connect, socks4, socks4a, socks5};
+pub(crate) use dns::DnsServer;
+pub(crate) use egret::{Egret, run_egret};
+pub(crate) use hello::Hello;
+pub(crate) use pki::{Ca, Identity};
+pub(crate) use programs::{Program, nginx};
+pub(crate) use upstream::{Service, Upstream};
+pub(crate) use world::World;
+
+/// How long any wait of the harness lasts before it fails the test. Long, so that a busy machine is no failure.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Asks `probe` until it has an answer. Only for state that tells nobody when it changes (a metric, a file, the
+/// end of a process); whatever can be waited on is waited on.
+pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    let mut pause = Duration::from_millis(2);
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}");
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+/// A TCP port of 127.0.0.1 that was free a moment ago, for programs that can't be told to take any.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("the kernel has a free port")
+        .port()
+}
