@@ -101,27 +101,19 @@ async fn live(settings: Settings, journal: Journal) -> Outcome {
     let prometheus = metrics::install().map_err(Failure::Environment)?;
     let listeners = Listeners::bind(&settings).await?;
     let surroundings = listeners.surroundings();
-    let resolver = Resolver::new(&settings.config.dns, &settings.config.dns_roots)
-        .map_err(|error| Failure::Environment(anyhow!("cannot resolve names: {error}; set dns.upstream in the policy")))?;
-    let policy = Arc::new(Policy::new(settings.config.draft.clone(), surroundings.clone()));
-    metrics::policy_in_force(&policy, None);
-
     let witness = Arc::new(Witness { journal: journal.clone(), discovery: Mutex::default() });
-    let observer: Arc<dyn Observer> = Arc::clone(&witness) as Arc<dyn Observer>;
-    let gateway = Arc::new(Gateway::new(instance(), Arc::clone(&policy), Box::new(resolver), Limits::default(), observer));
-    let reloader = Reloader::new(&settings.source, settings.mode, surroundings, Arc::clone(&gateway), journal.clone());
-    tokio::spawn(reloader.watch());
+    let gateway = gateway(&settings, &surroundings, &witness)?;
+    let phase = Phase { journal: journal.clone(), listen: listeners.addresses.clone(), admin: listeners.admin_address, gateway };
+    let (ready, serving) = (Arc::new(AtomicBool::new(true)), Serving::default());
 
-    let ready = Arc::new(AtomicBool::new(true));
-    let serving = Serving::default();
-    let phase =
-        Phase { journal, listen: listeners.addresses.clone(), admin: listeners.admin_address, gateway: Arc::clone(&gateway) };
+    let reloader = Reloader::new(&settings.source, settings.mode, surroundings, Arc::clone(&phase.gateway), journal);
+    tokio::spawn(reloader.watch());
     tokio::spawn(upkeep(prometheus.clone()));
-    let shared =
-        Admin { prometheus, gateway: Arc::clone(&gateway), witness, ready: Arc::clone(&ready), listen: phase.listen.clone() };
-    tokio::spawn(admin::serve(listeners.admin, shared));
+    let gateway = Arc::clone(&phase.gateway);
+    let admin = Admin { prometheus, gateway, witness, ready: Arc::clone(&ready), listen: phase.listen.clone() };
+    tokio::spawn(admin::serve(listeners.admin, admin));
     for listener in listeners.proxies {
-        tokio::spawn(Arc::clone(&gateway).serve(listener, serving.clone()));
+        tokio::spawn(Arc::clone(&phase.gateway).serve(listener, serving.clone()));
     }
     phase.tell("started");
 
@@ -129,12 +121,26 @@ async fn live(settings: Settings, journal: Journal) -> Outcome {
     ready.store(false, Ordering::Relaxed);
     phase.tell("draining");
     ending.drained(settings.drain).await;
+    close(&serving).await;
+    phase.tell("stopped");
+    Ok(())
+}
+
+fn gateway(settings: &Settings, surroundings: &Surroundings, witness: &Arc<Witness>) -> Result<Arc<Gateway>, Failure> {
+    let resolver = Resolver::new(&settings.config.dns, &settings.config.dns_roots)
+        .map_err(|error| Failure::Environment(anyhow!("cannot resolve names: {error}; set dns.upstream in the policy")))?;
+    let policy = Arc::new(Policy::new(settings.config.draft.clone(), surroundings.clone()));
+    metrics::policy_in_force(&policy, None);
+    let observer = Arc::clone(witness) as Arc<dyn Observer>;
+    Ok(Arc::new(Gateway::new(instance(), policy, Box::new(resolver), Limits::default(), observer)))
+}
+
+/// Ends accepting and what is alive; each connection still leaves its record.
+async fn close(serving: &Serving) {
     serving.stop_accepting.cancel();
     serving.close.cancel();
     serving.tasks.close();
     let _ = tokio::time::timeout(CLOSING, serving.tasks.wait()).await;
-    phase.tell("stopped");
-    Ok(())
 }
 
 async fn upkeep(prometheus: PrometheusHandle) {

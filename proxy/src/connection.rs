@@ -125,8 +125,8 @@ async fn who_and_what(
 }
 
 /// The first question.
-pub(crate) fn admit(policy: &Arc<Policy>, request: &Request, record: &mut Record) -> Result<Permit, Stop> {
-    record.stage = record.stage.max(Stage::Admit);
+fn admit(policy: &Arc<Policy>, request: &Request, record: &mut Record) -> Result<Permit, Stop> {
+    record.reached(Stage::Admit);
     let permit = policy.admit(request)?;
     record.permitted(&permit);
     Ok(permit)
@@ -140,7 +140,7 @@ pub(crate) async fn resolve_and_vet(
 ) -> Result<Vec<VettedAddr>, Stop> {
     let mut answers = Vec::new();
     if let Some(name) = permit.name_to_resolve() {
-        record.stage = record.stage.max(Stage::Resolve);
+        record.reached(Stage::Resolve);
         let started = Instant::now();
         let resolver = gateway.resolver();
         let answer = timeout(gateway.limits.dns, resolver.resolve(name)).await.unwrap_or(Err(DnsFault::Timeout));
@@ -149,7 +149,7 @@ pub(crate) async fn resolve_and_vet(
     } else if let Host::Address(address) = permit.target().host {
         answers.push(address);
     }
-    record.stage = record.stage.max(Stage::Vet);
+    record.reached(Stage::Vet);
     let vetted = permit.vet(&answers);
     let first = vetted.as_ref().ok().and_then(|vetted| vetted.first()).map(|vetted| vetted.socket().ip());
     record.class = first.or(answers.first().copied()).map(|address| permit.policy().class_of(address));
@@ -159,7 +159,7 @@ pub(crate) async fn resolve_and_vet(
 
 /// Connects to a vetted address.
 pub(crate) async fn dial(gateway: &Gateway, addresses: &[VettedAddr], record: &mut Record) -> Result<TcpStream, Stop> {
-    record.stage = record.stage.max(Stage::Connect);
+    record.reached(Stage::Connect);
     let started = Instant::now();
     let outcome = connect(addresses, &gateway.limits).await;
     gateway.observer.dialled(outcome.as_ref().map(|_| ()).map_err(|fault| *fault), started.elapsed());

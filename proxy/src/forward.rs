@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::message::{Body, Outgoing};
 use crate::client::{Client, Meter, Replay};
-use crate::connection::{Slots, admit, dial, resolve_and_vet};
+use crate::connection::{Slots, dial, resolve_and_vet};
 use crate::fault::{Fault, Stop};
 use crate::limits::{MAX_HEADERS, MAX_HTTP_BUFFER};
 use crate::listener::Gateway;
@@ -200,14 +200,11 @@ impl Forwarder {
         entry: &mut RequestRecord,
     ) -> Result<Response<Incoming>, Stop> {
         message::check(&request)?;
-        let mut kept = self.kept.lock().await;
-        let outgoing = match &self.scope {
+        let (mut permit, asked) = match &self.scope {
             Scope::Each { role } => {
                 let asked = message::absolute_target(&request)?;
                 entry.target = Some(asked.clone());
-                let permit = self.permit(&request, asked.clone(), *role, policy, entry)?;
-                self.reach(&mut kept, permit, entry).await?;
-                message::outgoing(request, &asked, websocket)
+                (self.permit(&request, asked.clone(), *role, policy, entry)?, asked)
             }
             Scope::One(permit) => {
                 let asked = message::tunnelled_target(&request, permit.target())?;
@@ -215,13 +212,23 @@ impl Forwarder {
                 entry.rule = permit.rule().map(|rule| rule.id().clone());
                 entry.would_deny = permit.would_deny().cloned();
                 permit.confirm_host(&asked)?;
-                message::outgoing(request, &asked, websocket)
+                ((**permit).clone(), asked)
             }
         };
-        self.record().went_to(entry);
-        let response = send(&mut kept, outgoing).await?;
-        self.record().stage = Stage::Relay;
-        Ok(response)
+        let mut kept = self.kept.lock().await;
+        let mut outgoing = message::outgoing(request, &asked, websocket);
+        // An upstream may close a kept connection at any time; what it has not read is sent once more, on a new one.
+        for _ in 0..2 {
+            self.reach(&mut kept, &mut permit, entry).await?;
+            match send(&mut kept, outgoing).await? {
+                Sent::Answered(response) => {
+                    self.record().reached(Stage::Relay);
+                    return Ok(response);
+                }
+                Sent::Unread(request) => outgoing = request,
+            }
+        }
+        Err(Fault::Upstream("the upstream closes its connections unread".into()).into())
     }
 
     /// Admits one absolute-form request. That it is cleartext HTTP is known before any look-up.
@@ -236,7 +243,8 @@ impl Forwarder {
         let role = message::user(request).and_then(|user| policy.role_of_user(&user)).unwrap_or(role);
         policy.role_name(role).clone_into(&mut entry.role);
         let asked = egret_policy::Request::new(target, role, self.gateway.now());
-        let mut permit = admit(policy, &asked, &mut self.record())?;
+        self.record().reached(Stage::Admit);
+        let mut permit = policy.admit(&asked)?;
         entry.rule = permit.rule().map(|rule| rule.id().clone());
         permit.confirm(&Flight::Http)?;
         entry.would_deny = permit.would_deny().cloned();
@@ -244,21 +252,22 @@ impl Forwarder {
     }
 
     /// Makes `kept` a connection to the permitted target: the one there is, if its address still passes, or a new one.
-    async fn reach(&self, kept: &mut Option<Kept>, mut permit: Permit, entry: &mut RequestRecord) -> Result<(), Stop> {
+    async fn reach(&self, kept: &mut Option<Kept>, permit: &mut Permit, entry: &mut RequestRecord) -> Result<(), Stop> {
         if let Some(there) = kept.as_ref().filter(|there| there.target == *permit.target() && !there.sender.is_closed())
             && let Some(address) = there.address
         {
             permit.vet(&[address])?;
+            self.record().went_to(entry);
             return Ok(());
         }
         *kept = None;
         let mut notes = self.record().clone();
         let outcome = async {
-            let addresses = resolve_and_vet(&self.gateway, &mut permit, &mut notes).await?;
+            let addresses = resolve_and_vet(&self.gateway, permit, &mut notes).await?;
             dial(&self.gateway, &addresses, &mut notes).await
         }
         .await;
-        entry.class = notes.class;
+        notes.went_to(entry);
         self.record().took(notes);
         entry.would_deny = permit.would_deny().cloned();
         *kept = Some(Kept::open(outcome?, permit.target().clone(), &self.meter).await?);
@@ -342,16 +351,28 @@ impl Drop for Told {
     }
 }
 
-async fn send(kept: &mut Option<Kept>, request: Request<Outgoing>) -> Result<Response<Incoming>, Stop> {
-    let Some(there) = kept.as_mut() else { return Err(Fault::Upstream("the upstream closed the connection".into()).into()) };
-    let answered = match there.sender.ready().await {
-        Ok(()) => there.sender.send_request(request).await,
-        Err(error) => Err(error),
-    };
-    answered.map_err(|error| {
-        *kept = None;
-        Fault::Upstream(format!("the upstream's answer is broken: {error}")).into()
-    })
+/// What became of a request.
+enum Sent {
+    Answered(Response<Incoming>),
+    /// The upstream had closed before it read any of it.
+    Unread(Request<Outgoing>),
+}
+
+async fn send(kept: &mut Option<Kept>, request: Request<Outgoing>) -> Result<Sent, Stop> {
+    let Some(mut there) = kept.take() else { return Ok(Sent::Unread(request)) };
+    if there.sender.ready().await.is_err() {
+        return Ok(Sent::Unread(request));
+    }
+    match there.sender.try_send_request(request).await {
+        Ok(response) => {
+            *kept = Some(there);
+            Ok(Sent::Answered(response))
+        }
+        Err(mut error) => match error.take_message() {
+            Some(request) => Ok(Sent::Unread(request)),
+            None => Err(Fault::Upstream(format!("the upstream's answer is broken: {}", error.into_error())).into()),
+        },
+    }
 }
 
 impl Drop for Forwarder {

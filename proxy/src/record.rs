@@ -275,6 +275,11 @@ impl Record {
         self.would_deny = permit.would_deny().cloned();
     }
 
+    /// Notes a step, if it is a further one.
+    pub(crate) fn reached(&mut self, stage: Stage) {
+        self.stage = self.stage.max(stage);
+    }
+
     /// Notes in the record of a request where it goes.
     pub(crate) fn went_to(&self, request: &mut RequestRecord) {
         request.address = self.address;
@@ -283,7 +288,7 @@ impl Record {
 
     /// Takes over what the steps of one request noted on a copy.
     pub(crate) fn took(&mut self, notes: Self) {
-        self.stage = self.stage.max(notes.stage);
+        self.reached(notes.stage);
         self.address = notes.address;
         self.class = notes.class;
     }
