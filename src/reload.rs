@@ -12,10 +12,10 @@ use egret_policy::{Mode, Policy, Surroundings};
 use egret_proxy::{Gateway, Resolver};
 use futures_util::StreamExt;
 use inotify::{EventStream, Inotify, WatchMask};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::config;
 use crate::config::source::{Source, Text};
-use crate::config::{self};
 use crate::events::{Event, Reload};
 use crate::journal::Journal;
 use crate::metrics;
@@ -25,52 +25,58 @@ const SETTLE: Duration = Duration::from_millis(100);
 
 /// Reloads the policy of a gateway.
 pub(crate) struct Reloader {
-    source: Source,
-    mode: Option<Mode>,
-    surroundings: Surroundings,
-    gateway: Arc<Gateway>,
-    journal: Journal,
+    pub(crate) source: Source,
+    pub(crate) mode: Option<Mode>,
+    pub(crate) surroundings: Surroundings,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) journal: Journal,
+}
+
+/// What a reload is for. Listened to before egret says that it has started, so that nothing is missed after.
+pub(crate) struct Reasons {
+    hangup: Signal,
+    changes: Option<EventStream<[u8; 4096]>>,
+}
+
+impl Reasons {
+    pub(crate) fn listen(source: &Source) -> io::Result<Self> {
+        Ok(Self { hangup: signal(SignalKind::hangup())?, changes: changes(source) })
+    }
+
+    /// Waits for one; true if it was asked for, false if the file may have changed.
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            _ = self.hangup.recv() => true,
+            () = changed(&mut self.changes) => false,
+        }
+    }
+}
+
+/// Changes in the folder of the policy file; the file itself may be a link, or be replaced.
+fn changes(source: &Source) -> Option<EventStream<[u8; 4096]>> {
+    let Source::File(path) = source else { return None };
+    match folder_events(path) {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "the policy file cannot be watched; send SIGHUP after a change");
+            None
+        }
+    }
 }
 
 impl Reloader {
-    pub(crate) fn new(
-        source: &Source,
-        mode: Option<Mode>,
-        surroundings: Surroundings,
-        gateway: Arc<Gateway>,
-        journal: Journal,
-    ) -> Self {
-        Self { source: source.clone(), mode, surroundings, gateway, journal }
-    }
-
-    /// Reloads whenever there is a reason to, for ever.
-    pub(crate) async fn watch(self) {
-        let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
-        let mut changes = self.changes();
-        let mut tried = self.source.read().ok().map(|text| text.yaml);
+    /// Reloads whenever there is a reason to, for ever. `yaml` is the text in force.
+    pub(crate) async fn watch(self, mut reasons: Reasons, yaml: String) {
+        let mut tried = Some(yaml);
+        let mut asked = false;
         loop {
-            let asked = tokio::select! {
-                _ = hangup.recv() => true,
-                () = changed(&mut changes) => false,
-            };
             let text = self.source.read();
             // A touched file with the same text is no reload; an asked-for one always is.
             if asked || text.as_ref().ok().map(|text| &text.yaml) != tried.as_ref() {
                 tried = text.as_ref().ok().map(|text| text.yaml.clone());
                 self.reload(text);
             }
-        }
-    }
-
-    /// Changes in the folder of the policy file; the file itself may be a link, or be replaced.
-    fn changes(&self) -> Option<EventStream<[u8; 4096]>> {
-        let Source::File(path) = &self.source else { return None };
-        match folder_events(path) {
-            Ok(stream) => Some(stream),
-            Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "the policy file cannot be watched; send SIGHUP after a change");
-                None
-            }
+            asked = reasons.next().await;
         }
     }
 

@@ -19,7 +19,7 @@ use crate::config::{self, Config};
 use crate::discovery::{Discovery, Sighting};
 use crate::events::{Event, Lifecycle};
 use crate::journal::Journal;
-use crate::reload::Reloader;
+use crate::reload::{Reasons, Reloader};
 use crate::shutdown::Ending;
 use crate::{journal, metrics};
 
@@ -59,6 +59,8 @@ fn init_diagnostics() {
 struct Settings {
     source: Source,
     mode: Option<egret_policy::Mode>,
+    /// The policy's text, and what it says.
+    yaml: String,
     config: Config,
     listen: Vec<SocketAddr>,
     admin: SocketAddr,
@@ -83,6 +85,7 @@ impl Settings {
             drain: Duration::from_secs(args.drain.or(config.run.drain).unwrap_or(DEFAULT_DRAIN)),
             source,
             mode,
+            yaml: text.yaml,
             config,
         })
     }
@@ -106,8 +109,10 @@ async fn live(settings: Settings, journal: Journal) -> Outcome {
     let phase = Phase { journal: journal.clone(), listen: listeners.addresses.clone(), admin: listeners.admin_address, gateway };
     let (ready, serving) = (Arc::new(AtomicBool::new(true)), Serving::default());
 
-    let reloader = Reloader::new(&settings.source, settings.mode, surroundings, Arc::clone(&phase.gateway), journal);
-    tokio::spawn(reloader.watch());
+    let reasons = Reasons::listen(&settings.source).context("cannot listen for SIGHUP").map_err(Failure::Environment)?;
+    let Settings { source, mode, yaml, drain, .. } = settings;
+    let reloader = Reloader { source, mode, surroundings, gateway: Arc::clone(&phase.gateway), journal };
+    tokio::spawn(reloader.watch(reasons, yaml));
     tokio::spawn(upkeep(prometheus.clone()));
     let gateway = Arc::clone(&phase.gateway);
     let admin = Admin { prometheus, gateway, witness, ready: Arc::clone(&ready), listen: phase.listen.clone() };
@@ -120,7 +125,7 @@ async fn live(settings: Settings, journal: Journal) -> Outcome {
     ending.requested().await;
     ready.store(false, Ordering::Relaxed);
     phase.tell("draining");
-    ending.drained(settings.drain).await;
+    ending.drained(drain).await;
     close(&serving).await;
     phase.tell("stopped");
     Ok(())

@@ -26,7 +26,7 @@ pub(crate) async fn peek(client: &mut Client, upstream: &TcpStream, permit: &Per
                 Ok(_) => {}
                 Err(_) => return Err(Fault::ClientGone.into()),
             },
-            _ = upstream.readable() => return Ok(Flight::ServerFirst),
+            _ = upstream.readable() => return spoke_first(upstream, patient).await,
             () = sleep(first_byte) => return Ok(Flight::Silent),
         }
     }
@@ -35,6 +35,14 @@ pub(crate) async fn peek(client: &mut Client, upstream: &TcpStream, permit: &Per
         // What it began is neither TLS nor HTTP in time; an opaque protocol may pause anywhere.
         Err(_) if client.said.first() != Some(&0x16) => Ok(Flight::Opaque),
         Err(_) => Ok(Flight::Malformed),
+    }
+}
+
+/// The server said something, or went. Where the client had to speak first, that it went is no verdict on the client.
+async fn spoke_first(upstream: &TcpStream, patient: bool) -> Result<Flight, Stop> {
+    match upstream.peek(&mut [0]).await {
+        Ok(0) | Err(_) if !patient => Err(Fault::Upstream("the upstream closed before the client spoke".into()).into()),
+        _ => Ok(Flight::ServerFirst),
     }
 }
 
