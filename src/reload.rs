@@ -23,6 +23,9 @@ use crate::metrics;
 /// A file that changed is read once it has been quiet for this long, so that a writer can finish.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// A folder that is never quiet is not waited for longer than this.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Reloads the policy of a gateway.
 pub(crate) struct Reloader {
     pub(crate) source: Source,
@@ -124,5 +127,6 @@ async fn changed(changes: &mut Option<EventStream<[u8; 4096]>>) {
         *changes = None;
         return;
     }
-    while let Ok(Some(_)) = tokio::time::timeout(SETTLE, stream.next()).await {}
+    let settled = async { while let Ok(Some(_)) = tokio::time::timeout(SETTLE, stream.next()).await {} };
+    let _ = tokio::time::timeout(PATIENCE, settled).await;
 }

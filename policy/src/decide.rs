@@ -325,7 +325,9 @@ impl Permit {
             Host::Name(_) => self.pinned,
         };
         if let Some(address) = self.pinned.filter(|pinned| !answers.contains(pinned)) {
-            self.obey(self.mode, not_of_name(&self.target, address).by(self.rule()))?;
+            // A rule in audit speaks of its name; only a policy in audit lets unlisted addresses through.
+            let mode = if self.policy.mode == Mode::Audit { self.mode } else { Mode::Enforce };
+            self.obey(mode, not_of_name(&self.target, address).by(self.rule()))?;
         }
         let candidates: Vec<IpAddr> = match literal {
             Some(address) => vec![address],

@@ -153,7 +153,7 @@ impl Permit {
 
     /// The policy it was given under.
     #[must_use]
-    pub fn policy(&self) -> &Policy {
+    pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
     }
 

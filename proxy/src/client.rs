@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::fault::Fault;
 
@@ -21,13 +22,15 @@ pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     pub(crate) said: BytesMut,
     pub(crate) port: u16,
+    /// When its request must be whole. A trickled byte does not move it.
+    pub(crate) deadline: Instant,
     /// Whether the yes has been said: after it, a refusal can only be a close.
     pub(crate) answered: bool,
 }
 
 impl Client {
-    pub(crate) fn new(stream: TcpStream, port: u16) -> Self {
-        Self { stream, said: BytesMut::new(), port, answered: false }
+    pub(crate) fn new(stream: TcpStream, port: u16, deadline: Instant) -> Self {
+        Self { stream, said: BytesMut::new(), port, deadline, answered: false }
     }
 
     /// Reads more into `said`; an end of stream is a fault.

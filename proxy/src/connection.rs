@@ -8,7 +8,7 @@ use std::time::Instant;
 use egret_policy::{Denial, Flight, Host, Permit, Policy, Protocol, Reason, Request, Sni, VettedAddr};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::client::Client;
 use crate::connect::connect;
@@ -24,18 +24,18 @@ use crate::sniff::{Spoken, sniff};
 
 /// What a connection holds while it lives: a place among the handshakes until it relays, and one among all.
 pub(crate) struct Slots {
-    pub(crate) handshake: OwnedSemaphorePermit,
+    pub(crate) handshake: Option<OwnedSemaphorePermit>,
     pub(crate) connection: Option<OwnedSemaphorePermit>,
 }
 
 /// Serves one client to its end.
-pub(crate) async fn serve(mut client: Client, gateway: Arc<Gateway>, mut record: Open, slots: Slots) {
+pub(crate) async fn serve(mut client: Client, gateway: Arc<Gateway>, mut record: Open, mut slots: Slots) {
     let policy = gateway.policy();
     policy.hash().clone_into(&mut record.policy);
     policy.role_name(policy.role_of_port(client.port)).clone_into(&mut record.role);
     let stop = match greet(&mut client, &gateway, &mut record, &slots).await {
-        Ok(Via::Forward) => return forward::serve(client, gateway, policy, record, slots).await,
-        Ok(via) => match tunnel(&mut client, via, &gateway, &policy, &mut record).await {
+        Ok(Via::Forward) => return forward::serve(client, gateway, record, slots).await,
+        Ok(via) => match tunnel(&mut client, via, &gateway, &policy, &mut record, &mut slots).await {
             Ok(tunnel) => return tunnel.carry(client, gateway, record, slots).await,
             Err(stop) => stop,
         },
@@ -49,7 +49,7 @@ pub(crate) async fn serve(mut client: Client, gateway: Arc<Gateway>, mut record:
 /// From the first byte to the protocol.
 async fn greet(client: &mut Client, gateway: &Gateway, record: &mut Open, slots: &Slots) -> Result<Via, Stop> {
     record.stage = Stage::Sniff;
-    let spoken: Spoken = timeout(gateway.limits.request, sniff(client)).await.map_err(|_| Fault::ClientTimeout)??;
+    let spoken: Spoken = timeout_at(client.deadline, sniff(client)).await.map_err(|_| Fault::ClientTimeout)??;
     let via = request::via(spoken);
     record.began(via);
     record.stage = Stage::Parse;
@@ -73,8 +73,9 @@ async fn tunnel(
     gateway: &Gateway,
     policy: &Arc<Policy>,
     record: &mut Record,
+    slots: &mut Slots,
 ) -> Result<Tunnel, Stop> {
-    let asked = timeout(gateway.limits.request, request::read(client, via)).await.map_err(|_| Fault::ClientTimeout)??;
+    let asked = timeout_at(client.deadline, request::read(client, via)).await.map_err(|_| Fault::ClientTimeout)??;
     let (request, shown) = who_and_what(client, via, asked, gateway, policy, record).await?;
     let mut permit = admit(policy, &request, record)?;
     let addresses = resolve_and_vet(gateway, &mut permit, record).await?;
@@ -83,6 +84,11 @@ async fn tunnel(
     record.stage = Stage::Confirm;
     let flight = match shown {
         Some(flight) => flight,
+        None if peek::is_patient(&permit) => {
+            // It may be silent for an hour, and must not keep others waiting meanwhile.
+            slots.handshake = None;
+            peek::peek(client, &upstream, &permit, &gateway.limits).await?
+        }
         None => peek::peek(client, &upstream, &permit, &gateway.limits).await?,
     };
     peek::note(record, &flight);
@@ -175,11 +181,12 @@ async fn abandon(upstream: &mut TcpStream) {
 
 impl Tunnel {
     /// Relays. Cleartext HTTP stays under watch, request by request; everything else is bytes.
-    async fn carry(mut self, mut client: Client, gateway: Arc<Gateway>, mut record: Open, slots: Slots) {
+    async fn carry(mut self, mut client: Client, gateway: Arc<Gateway>, mut record: Open, mut slots: Slots) {
         record.stage = Stage::Relay;
-        drop(slots.handshake);
+        slots.handshake = None;
         if self.flight == Flight::Http && self.permit.protocol() != Protocol::Tcp {
-            return forward::inside(client, self.upstream, self.permit, gateway, record).await;
+            client.deadline = tokio::time::Instant::now() + gateway.limits.request;
+            return forward::inside(client, self.upstream, self.permit, gateway, record, slots).await;
         }
         record.decided();
         let tally = Tally::default();

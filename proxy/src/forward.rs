@@ -18,6 +18,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::message::{Body, Outgoing};
@@ -31,24 +32,31 @@ use crate::relay::silence;
 use crate::reply::Answer;
 
 /// Serves a client that sends absolute-form requests.
-pub(crate) async fn serve(client: Client, gateway: Arc<Gateway>, policy: Arc<Policy>, record: Open, slots: Slots) {
-    let role = policy.role_of_port(client.port);
-    let forwarder = Forwarder::new(gateway, Scope::Each { role }, None, record, Some(slots.handshake));
+pub(crate) async fn serve(client: Client, gateway: Arc<Gateway>, record: Open, slots: Slots) {
+    let scope = Scope::Each { port: client.port };
+    let forwarder = Forwarder::new(gateway, scope, None, record, slots.handshake);
     forwarder.run(client, slots.connection).await;
 }
 
 /// Serves HTTP inside a tunnel to one host.
-pub(crate) async fn inside(client: Client, upstream: TcpStream, permit: Permit, gateway: Arc<Gateway>, record: Open) {
+pub(crate) async fn inside(
+    client: Client,
+    upstream: TcpStream,
+    permit: Permit,
+    gateway: Arc<Gateway>,
+    record: Open,
+    slots: Slots,
+) {
     let meter = Arc::new(Meter::default());
     let Ok(kept) = Kept::open(upstream, permit.target().clone(), &meter).await else { return };
     let forwarder = Forwarder::new(gateway, Scope::One(Box::new(permit)), Some((kept, meter)), record, None);
-    forwarder.run(client, None).await;
+    forwarder.run(client, slots.connection).await;
 }
 
 /// Whom the requests may name.
 enum Scope {
-    /// Each is admitted on its own, for this role unless it brings credentials.
-    Each { role: RoleId },
+    /// Each is admitted on its own, by the policy of its time, for the role of this local port or of its credentials.
+    Each { port: u16 },
     /// The host of a tunnel, permitted already.
     One(Box<Permit>),
 }
@@ -62,6 +70,16 @@ struct Forwarder {
     record: Mutex<Open>,
     handshake: Mutex<Option<OwnedSemaphorePermit>>,
 }
+
+/// Two ends that become a WebSocket when the HTTP on both has ended.
+struct Switching {
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    _told: Told,
+}
+
+/// Where the service leaves two such ends for the connection. Not in the forwarder: they hold on to it.
+type Handover = Arc<Mutex<Option<Switching>>>;
 
 /// An upstream connection, kept for the next request to the same target.
 struct Kept {
@@ -107,12 +125,15 @@ impl Forwarder {
 
     /// Runs the client's side to its end. `_connection` is the client's place among all connections.
     async fn run(self: Arc<Self>, client: Client, _connection: Option<OwnedSemaphorePermit>) {
-        let io = TokioIo::new(client.into_replay(Arc::default()));
+        let from_client = Arc::new(Meter::default());
+        let first_head = self.first_head(client.deadline);
+        let io = TokioIo::new(client.into_replay(Arc::clone(&from_client)));
+        let handover = Handover::default();
         let service = {
-            let forwarder = Arc::clone(&self);
+            let (forwarder, handover) = (Arc::clone(&self), Arc::clone(&handover));
             service_fn(move |request| {
-                let forwarder = Arc::clone(&forwarder);
-                async move { Ok::<_, Infallible>(forwarder.answer(request).await) }
+                let (forwarder, handover) = (Arc::clone(&forwarder), Arc::clone(&handover));
+                async move { Ok::<_, Infallible>(forwarder.answer(request, &handover).await) }
             })
         };
         let mut builder = ServerBuilder::new();
@@ -123,8 +144,23 @@ impl Forwarder {
             .max_buf_size(MAX_HTTP_BUFFER)
             .preserve_header_case(true)
             .auto_date_header(false);
-        let ended = builder.serve_connection(io, service).with_upgrades().await;
-        self.finish(ended);
+        let moved = || from_client.total() + self.meter.total();
+        tokio::select! {
+            ended = builder.serve_connection(io, service).with_upgrades() => {
+                join(&handover).await;
+                self.finish(ended);
+            }
+            () = silence(self.gateway.limits.idle, moved) => self.record().close = Close::Idle,
+            () = first_head => self.record().stopped(&Fault::ClientTimeout.into()),
+        }
+    }
+
+    /// Ends if the first request is not whole in time.
+    async fn first_head(&self, deadline: Instant) {
+        tokio::time::sleep_until(deadline).await;
+        if self.record().requests > 0 {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Notes how the client's side ended, where nothing has been noted yet.
@@ -155,15 +191,18 @@ impl Forwarder {
     }
 
     /// One request, to its answer and its record.
-    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>, handover: &Handover) -> Response<Body> {
         drop(self.handshake.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let policy = self.gateway.policy();
+        let policy = match &self.scope {
+            Scope::Each { .. } => self.gateway.policy(),
+            Scope::One(permit) => Arc::clone(permit.policy()),
+        };
         let mut told = Told::new(&self, &request, &policy);
         let upgrade = message::wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
         match self.exchange(request, upgrade.is_some(), &policy, &mut told.entry).await {
             Ok(response) => {
                 told.answered(response.status().as_u16());
-                self.incoming(response, upgrade, told)
+                incoming(response, upgrade, told, handover)
             }
             Err(stop) => {
                 told.entry.stopped(&stop);
@@ -201,10 +240,10 @@ impl Forwarder {
     ) -> Result<Response<Incoming>, Stop> {
         message::check(&request)?;
         let (mut permit, asked) = match &self.scope {
-            Scope::Each { role } => {
+            Scope::Each { port } => {
                 let asked = message::absolute_target(&request)?;
                 entry.target = Some(asked.clone());
-                (self.permit(&request, asked.clone(), *role, policy, entry)?, asked)
+                (self.permit(&request, asked.clone(), policy.role_of_port(*port), policy, entry)?, asked)
             }
             Scope::One(permit) => {
                 let asked = message::tunnelled_target(&request, permit.target())?;
@@ -223,6 +262,9 @@ impl Forwarder {
             match send(&mut kept, outgoing).await? {
                 Sent::Answered(response) => {
                     self.record().reached(Stage::Relay);
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS && !websocket {
+                        return Err(Fault::Upstream("the upstream switched protocols unasked".into()).into());
+                    }
                     return Ok(response);
                 }
                 Sent::Unread(request) => outgoing = request,
@@ -262,6 +304,7 @@ impl Forwarder {
         }
         *kept = None;
         let mut notes = self.record().clone();
+        (notes.address, notes.class) = (None, None);
         let outcome = async {
             let addresses = resolve_and_vet(&self.gateway, permit, &mut notes).await?;
             dial(&self.gateway, &addresses, &mut notes).await
@@ -273,32 +316,29 @@ impl Forwarder {
         *kept = Some(Kept::open(outcome?, permit.target().clone(), &self.meter).await?);
         Ok(())
     }
+}
 
-    /// The upstream's answer for the client; after a 101 the two sockets are joined.
-    fn incoming(self: Arc<Self>, mut response: Response<Incoming>, upgrade: Option<OnUpgrade>, told: Told) -> Response<Body> {
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return message::incoming(response, told);
-        }
-        let Some(from_client) = upgrade else {
-            let stop = Fault::Upstream("the upstream switched protocols unasked".into()).into();
-            return message::refusal(Answer::of(&stop, None));
-        };
-        let from_upstream = hyper::upgrade::on(&mut response);
-        tokio::spawn(async move {
-            self.join(from_client, from_upstream).await;
-            drop(told);
-        });
-        message::switching(response)
-    }
-
-    async fn join(&self, client: OnUpgrade, upstream: OnUpgrade) {
-        let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else { return };
-        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-        tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {}
-            () = silence(self.gateway.limits.idle, || self.meter.total()) => self.record().close = Close::Idle,
+/// The upstream's answer for the client; after a 101 the two sockets will be joined.
+fn incoming(mut response: Response<Incoming>, upgrade: Option<OnUpgrade>, told: Told, handover: &Handover) -> Response<Body> {
+    match upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+        None => message::incoming(response, told),
+        Some(client) => {
+            let upstream = hyper::upgrade::on(&mut response);
+            let switching = Switching { client, upstream, _told: told };
+            *handover.lock().unwrap_or_else(PoisonError::into_inner) = Some(switching);
+            message::switching(response)
         }
     }
+}
+
+/// Joins the two ends of a WebSocket, if there is one.
+async fn join(handover: &Handover) {
+    let switching = handover.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(Switching { client, upstream, _told }) = switching else { return };
+    let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else { return };
+    let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+    // Either end's failure ends both; the caller's idle limit holds for the silent ones.
+    let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
 }
 
 /// The record of one request, told when the last byte of its answer has gone, or its client has.
@@ -315,7 +355,7 @@ impl Told {
         let entry = RequestRecord {
             id: record.id.clone(),
             role: record.role.clone(),
-            method: request.method().as_str().to_owned(),
+            method: message::method(request),
             target: None,
             rule: None,
             denial: None,
@@ -341,13 +381,18 @@ impl Told {
 
 impl Drop for Told {
     fn drop(&mut self) {
-        // A client that went before its answer has been told nothing.
-        if self.entry.status != 0 {
-            let (down, up) = self.forwarder.meter.both();
-            self.entry.bytes_down = down.saturating_sub(self.before.0);
-            self.entry.bytes_up = up.saturating_sub(self.before.1);
-            self.forwarder.gateway.observer.requested(self.entry.clone());
+        if self.entry.status == 0 {
+            if self.entry.target.is_none() {
+                return;
+            }
+            // The client went before its answer; what it asked for is told all the same.
+            self.entry.fault = Some(Fault::ClientGone.code());
+            self.answered(0);
         }
+        let (down, up) = self.forwarder.meter.both();
+        self.entry.bytes_down = down.saturating_sub(self.before.0);
+        self.entry.bytes_up = up.saturating_sub(self.before.1);
+        self.forwarder.gateway.observer.requested(self.entry.clone());
     }
 }
 

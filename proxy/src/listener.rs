@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use egret_policy::{Policy, UnixTime};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -99,7 +99,8 @@ impl Gateway {
             let port = listener.local_addr().map_or(0, |address| address.port());
             while let Ok(handshake) = Arc::clone(&self.handshakes).acquire_owned().await {
                 let stream = self.accept(&listener).await;
-                let slots = Slots { handshake, connection: Arc::clone(&self.connections).try_acquire_owned().ok() };
+                let slots =
+                    Slots { handshake: Some(handshake), connection: Arc::clone(&self.connections).try_acquire_owned().ok() };
                 self.begin(stream, port, slots, &serving);
             }
         };
@@ -126,7 +127,7 @@ impl Gateway {
         let record = Open::new(self.next_id(), peer, Arc::clone(&self.observer));
         let (gateway, close) = (Arc::clone(self), serving.close.clone());
         serving.tasks.spawn(async move {
-            let client = Client::new(stream, port);
+            let client = Client::new(stream, port, Instant::now() + gateway.limits.request);
             close.run_until_cancelled(serve(client, gateway, record, slots)).await;
         });
     }

@@ -12,29 +12,36 @@ use crate::record::Record;
 use crate::request;
 use crate::wire::http;
 
+/// Whether the client may be silent for as long as a tunnel may: where the server may speak first.
+pub(crate) fn is_patient(permit: &Permit) -> bool {
+    permit.protocol() == Protocol::Any || permit.mode() == Mode::Audit
+}
+
 /// Waits for the first flight. For a rule of opaque bytes nothing is waited for.
 pub(crate) async fn peek(client: &mut Client, upstream: &TcpStream, permit: &Permit, limits: &Limits) -> Result<Flight, Stop> {
     if permit.protocol() == Protocol::Tcp {
         return Ok(Flight::Opaque);
     }
-    let patient = permit.protocol() == Protocol::Any || permit.mode() == Mode::Audit;
-    let first_byte = if patient { limits.idle } else { limits.first_flight };
+    let patient = is_patient(permit);
     if client.said.is_empty() {
         tokio::select! {
+            // What the client says is looked at even if the server speaks at the same time.
+            biased;
             heard = client.hear_or_end() => match heard {
                 Ok(0) => return Ok(Flight::Silent),
                 Ok(_) => {}
                 Err(_) => return Err(Fault::ClientGone.into()),
             },
             _ = upstream.readable() => return spoke_first(upstream, patient).await,
-            () = sleep(first_byte) => return Ok(Flight::Silent),
+            () = sleep(limits.idle), if patient => return Err(Fault::ClientTimeout.into()),
+            () = sleep(limits.first_flight), if !patient => return Ok(Flight::Silent),
         }
     }
     match timeout(limits.first_flight, flight(client)).await {
         Ok(flight) => flight,
-        // What it began is neither TLS nor HTTP in time; an opaque protocol may pause anywhere.
-        Err(_) if client.said.first() != Some(&0x16) => Ok(Flight::Opaque),
-        Err(_) => Ok(Flight::Malformed),
+        Err(_) if client.said.first() == Some(&0x16) => Ok(Flight::Malformed),
+        // It may yet become a request, and must not do so unseen; hyper waits for the rest and refuses what is none.
+        Err(_) => Ok(Flight::Http),
     }
 }
 

@@ -286,11 +286,12 @@ impl Record {
         request.class = self.class;
     }
 
-    /// Takes over what the steps of one request noted on a copy.
+    /// Takes over what the steps of one request noted on a copy; where it went, only from the first.
     pub(crate) fn took(&mut self, notes: Self) {
         self.reached(notes.stage);
-        self.address = notes.address;
-        self.class = notes.class;
+        if self.requests <= 1 {
+            (self.address, self.class) = (notes.address, notes.class);
+        }
     }
 
     /// Notes what stopped the connection.

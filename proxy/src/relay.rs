@@ -47,8 +47,8 @@ pub(crate) async fn relay(
     };
     let rest = async { if upward_left { up.await } else { down.await } };
     tokio::select! {
-        // Whoever ended first ended it; many peers answer an end with a reset.
-        _ = rest => close,
+        // What the client still says to an upstream that has ended is lost; an answer cut short is not an end.
+        ended = rest => if upward_left || ended.is_ok() { close } else { Close::Reset },
         () = silence(limits.half_closed_idle, || tally.total()) => Close::Linger,
         () = sleep(limits.half_closed) => Close::Linger,
     }

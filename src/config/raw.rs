@@ -73,11 +73,9 @@ pub(crate) struct LongRule {
     pub(crate) to: Option<Text>,
     pub(crate) s3: Option<Spanned<S3>>,
     pub(crate) ports: Option<Vec<Text>>,
-    #[serde(default)]
-    pub(crate) r#for: Vec<Text>,
+    pub(crate) r#for: Option<Vec<Text>>,
     pub(crate) r#as: Option<Protocol>,
-    #[serde(default)]
-    pub(crate) within: Vec<Text>,
+    pub(crate) within: Option<Vec<Text>>,
     pub(crate) mode: Option<Mode>,
     pub(crate) expires: Option<Text>,
     pub(crate) note: Option<String>,
@@ -90,8 +88,7 @@ pub(crate) struct LongRule {
 #[serde(deny_unknown_fields)]
 pub(crate) struct S3 {
     pub(crate) buckets: Vec<Text>,
-    #[serde(default)]
-    pub(crate) regions: Vec<Text>,
+    pub(crate) regions: Option<Vec<Text>>,
 }
 
 /// What the first flight must be.

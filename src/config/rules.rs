@@ -46,16 +46,16 @@ impl Reader<'_> {
                 let targets = self.long_targets(long, at)?;
                 self.refuse_shared(&targets, long.wide, long.to.as_ref().map_or(at, |to| to.referenced));
                 let id = long.id.as_ref().and_then(|id| self.id(id, ids));
-                Some(RuleDraft { id, line, ..self.details(long, targets, draft) })
+                Some(RuleDraft { id, line, ..self.details(long, targets, draft, at) })
             }
         }
     }
 
-    fn details(&mut self, long: &raw::LongRule, to: Vec<Target>, draft: &mut Draft) -> RuleDraft {
+    fn details(&mut self, long: &raw::LongRule, to: Vec<Target>, draft: &mut Draft, at: Location) -> RuleDraft {
         RuleDraft {
-            roles: long.r#for.iter().filter_map(|role| self.role_of(role, draft)).collect(),
+            roles: self.written("for", &long.r#for, at).iter().filter_map(|role| self.role_of(role, draft)).collect(),
             protocol: long.r#as.map(protocol),
-            within: long.within.iter().filter_map(|net| self.net(net)).collect(),
+            within: self.written("within", &long.within, at).iter().filter_map(|net| self.net(net)).collect(),
             mode: long.mode.map(mode),
             expires: long.expires.as_ref().and_then(|date| self.instant(date)),
             note: long.note.clone(),
@@ -70,7 +70,7 @@ impl Reader<'_> {
         };
         let targets = match (&long.to, &long.s3) {
             (Some(to), None) => self.targets(&to.value, to.referenced)?,
-            (None, Some(s3)) => vec![(To::S3(self.buckets(&s3.value)?), None)],
+            (None, Some(s3)) => vec![(To::S3(self.buckets(&s3.value, at)?), None)],
             (None, None) => return self.error(at, "a rule needs `to:` or `s3:`", Some("write `to: api.example.com`")),
             (Some(_), Some(_)) => return self.error(at, "a rule has `to:` or `s3:`, not both", Some("make two rules")),
         };
@@ -155,7 +155,7 @@ impl Reader<'_> {
         }
     }
 
-    fn buckets(&mut self, s3: &raw::S3) -> Option<S3Rule> {
+    fn buckets(&mut self, s3: &raw::S3, at: Location) -> Option<S3Rule> {
         let buckets: Vec<Option<policy::BucketPattern>> = s3
             .buckets
             .iter()
@@ -172,7 +172,8 @@ impl Reader<'_> {
             })
             .collect();
         let buckets: Option<Vec<_>> = buckets.into_iter().collect();
-        let regions = s3.regions.iter().map(|region| region.value.clone().into_boxed_str()).collect();
+        let regions =
+            self.written("regions", &s3.regions, at).iter().map(|region| region.value.clone().into_boxed_str()).collect();
         Some(S3Rule { buckets: buckets?, regions })
     }
 
@@ -205,6 +206,14 @@ impl Reader<'_> {
             return self.error(id.referenced, format!("the id {} is taken", id.value), Some("ids tell rules apart in records"));
         }
         Some(id.value.clone())
+    }
+
+    /// A list that narrows a rule. Written and empty it would widen it, which nobody means.
+    fn written<'t>(&mut self, key: &str, list: &'t Option<Vec<raw::Text>>, at: Location) -> &'t [raw::Text] {
+        if list.as_ref().is_some_and(Vec::is_empty) {
+            self.note(at, format!("`{key}:` is empty"), Some("name at least one, or leave the key out"));
+        }
+        list.as_deref().unwrap_or_default()
     }
 
     /// A date is its first instant in UTC; a time says its zone.

@@ -107,6 +107,13 @@ fn mistakes_of_meaning_are_all_told_in_one_pass() {
 }
 
 #[test]
+fn a_list_that_narrows_must_not_be_empty() {
+    for list in ["to: a.test, for: []", "to: a.test, within: []", "s3: { buckets: [b], regions: [] }", "to: a.test, ports: []"] {
+        says(&format!("version: 1\negress: {{ allow: [{{ {list} }}] }}\n"), "2:19", &["is empty"]);
+    }
+}
+
+#[test]
 fn a_diagnostic_shows_line_column_caret_and_help() {
     let error = load_yaml("version: 1\negress:\n  allow:\n    # ü\n    - https://a.test/x\n").unwrap_err().to_string();
     assert_eq!(

@@ -270,6 +270,21 @@ fn t26_a_literal_address_is_judged_by_the_name_it_shows() {
 }
 
 #[test]
+fn t27_a_rule_in_audit_does_not_open_every_address_to_its_name() {
+    let literal = |mode: Mode| {
+        let policy = policy(|draft| {
+            draft.mode = mode;
+            draft.allow(RuleDraft { mode: Some(Mode::Audit), ..rule("allowed.test") });
+        });
+        let shown = request(&policy, "1.1.1.1:443").shown("allowed.test".parse().unwrap());
+        let mut permit = policy.admit(&shown).unwrap();
+        vet(&mut permit, &["1.0.0.1"])
+    };
+    assert_eq!(literal(Mode::Enforce), Err(Reason::AddressNotOfName));
+    assert_eq!(literal(Mode::Audit), Ok(vec!["1.1.1.1".into()]));
+}
+
+#[test]
 fn t01_t03_t10_the_sni_is_the_requested_name() {
     let policy = allowing(&["allowed.test", "other.test"]);
     let confirm = |flight: Flight| admit(&policy, "allowed.test:443").unwrap().confirm(&flight).map_err(|d| d.reason);

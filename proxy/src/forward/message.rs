@@ -65,10 +65,21 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
+/// The longest method in octets; the longest registered one has 17.
+const MAX_METHOD: usize = 32;
+
+/// The method for the record.
+pub(super) fn method(request: &Request<Incoming>) -> String {
+    request.method().as_str().chars().take(MAX_METHOD).collect()
+}
+
 /// What hyper lets pass and a filter must not.
 pub(super) fn check(request: &Request<Incoming>) -> Result<(), Stop> {
     let headers = request.headers();
     let count = |name: HeaderName| headers.get_all(name).iter().count();
+    if request.method().as_str().len() > MAX_METHOD {
+        return Err(Stop::malformed("the method is longer than any there is"));
+    }
     if count(header::HOST) > 1 {
         return Err(Stop::malformed("the request has more than one Host field"));
     }

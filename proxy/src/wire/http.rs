@@ -8,7 +8,7 @@ use egret_policy::Target;
 use httparse::{EMPTY_HEADER, Header, Status};
 
 use super::{Progress, ascii};
-use crate::limits::{MAX_HEAD, MAX_HEADERS};
+use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_REQUEST_LINE};
 
 /// A CONNECT request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,28 +84,33 @@ pub fn basic_user(value: &[u8]) -> Option<String> {
     String::from_utf8(decoded[..end].to_vec()).ok().filter(|user| !user.is_empty())
 }
 
-/// Whether these bytes, the first of a tunnel, are an HTTP/1 request: a method of capital letters, a target in origin
-/// or absolute form, and a version at the end of the line. `None` while it is open.
+/// Whether these bytes, the first of a tunnel, are an HTTP request, as the most lenient server would read them: empty
+/// lines first (RFC 9112 section 2.2), a method of letters, blanks, a target in origin or absolute form, and a last word
+/// on the line that begins with `HTTP/`. Which of them is well-formed is hyper's to say. `None` while it is open.
 #[must_use]
 pub(crate) fn is_request(said: &[u8]) -> Option<bool> {
     const LONGEST_METHOD: usize = 20;
-    let method = said.iter().take_while(|b| b.is_ascii_uppercase() || **b == b'-').count();
+    let line = said.trim_ascii_start();
+    let method = line.iter().take_while(|b| b.is_ascii_alphabetic() || **b == b'-').count();
     if method > LONGEST_METHOD {
         return Some(false);
     }
-    match said.get(method..method + 2) {
-        Some([b' ', b'/' | b'h' | b'H' | b'*']) if method > 0 => {}
-        None if said.len() == method || (said.len() == method + 1 && said[method] == b' ' && method > 0) => return None,
-        _ => return Some(false),
+    let rest = &line[method..];
+    let Some(blank) = rest.first() else { return None };
+    let target = rest.iter().find(|b| !matches!(**b, b' ' | b'\t'));
+    if method == 0 || !matches!(*blank, b' ' | b'\t') || !matches!(target, None | Some(b'/' | b'h' | b'H' | b'*')) {
+        return Some(false);
     }
-    match said.iter().position(|byte| *byte == b'\n') {
-        Some(end) => {
-            let line = said[..end].strip_suffix(b"\r").unwrap_or(&said[..end]);
-            Some(line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0"))
-        }
-        None if said.len() > crate::limits::MAX_REQUEST_LINE => Some(false),
+    match rest.iter().position(|byte| *byte == b'\n') {
+        Some(end) => Some(has_version(&rest[..end])),
+        None if said.len() > MAX_REQUEST_LINE => Some(true),
         None => None,
     }
+}
+
+fn has_version(line: &[u8]) -> bool {
+    let last = line.trim_ascii_end().rsplit(u8::is_ascii_whitespace).next().unwrap_or_default();
+    last.len() >= 5 && last[..5].eq_ignore_ascii_case(b"HTTP/")
 }
 
 #[cfg(test)]

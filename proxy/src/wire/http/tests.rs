@@ -84,22 +84,26 @@ fn credentials_give_their_user_name_only() {
 }
 
 #[test]
-fn requests_inside_tunnels_are_told_from_other_protocols() {
-    assert_eq!(is_request(b"GET / HTTP/1.1\r\n"), Some(true));
-    assert_eq!(is_request(b"VERSION-CONTROL /x HTTP/1.0\n"), Some(true));
-    for part in [&b""[..], b"G", b"GET", b"GET ", b"GET /x", b"GET / HTTP/1.1"] {
-        assert_eq!(is_request(part), None, "{part:?}");
-    }
-    for other in [
-        &b"PRI * HTTP/2.0\r\n"[..],
-        b"EHLO x\r\n",
-        b"SSH-2.0-x\r\n",
-        b"\x16\x03\x01",
-        b" /",
-        b"get / HTTP/1.1\r\n",
-        b"HELLO\r\n",
-        b"ABCDEFGHIJKLMNOPQRSTUVW",
+fn p25_requests_inside_tunnels_are_told_from_other_protocols() {
+    for request in [
+        &b"GET / HTTP/1.1\r\n"[..],
+        b"VERSION-CONTROL /x HTTP/1.0\n",
+        b"\r\n\nGET / HTTP/1.1\r\n",
+        b"GET  /  HTTP/1.1 \r\n",
+        b"get\t/ http/1.1\r\n",
+        b"PRI * HTTP/2.0\r\n",
+        b"GET http://a.test/ HTTP/1.1\r\n",
     ] {
-        assert_eq!(is_request(other), Some(false), "{other:?}");
+        assert_eq!(is_request(request), Some(true), "{}", request.escape_ascii());
     }
+    for part in [&b""[..], b"G", b"GET", b"GET ", b"GET  ", b"GET /x", b"GET / HTTP/1.1", b"\r\n", b"\r\nGET"] {
+        assert_eq!(is_request(part), None, "{}", part.escape_ascii());
+    }
+    for other in
+        [&b"EHLO x\r\n"[..], b"SSH-2.0-x\r\n", b"\x16\x03\x01", b"/", b"QUIT\r\n", b"GET /x\r\n", b"ABCDEFGHIJKLMNOPQRSTUVW"]
+    {
+        assert_eq!(is_request(other), Some(false), "{}", other.escape_ascii());
+    }
+    let long = [&b"GET /"[..], &[b'a'; MAX_REQUEST_LINE]].concat();
+    assert_eq!(is_request(&long), Some(true), "too long to wait for its end, and nothing but HTTP");
 }
