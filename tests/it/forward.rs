@@ -443,3 +443,57 @@ fn an_upstream_that_closes_after_each_answer_is_dialled_anew() {
         }
     }
 }
+
+#[test]
+fn a_request_whose_client_went_before_the_answer_is_recorded() {
+    let (silent, dns) = (Upstream::silent(), DnsServer::new());
+    dns.answers("allowed.test", &LOCALHOST);
+    let rules = [local("allowed.test", silent.port(), "as: http, id: web")];
+    let egret = Egret::with_policy(&policy(&dns, &rules)).start();
+    let mut client = connect(egret.proxy());
+    let request = format!("GET http://allowed.test:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", silent.port());
+    client.write_all(request.as_bytes()).expect("a request is taken");
+    crate::support::eventually("the request reaches the upstream", || (silent.bytes() > 0).then_some(()));
+    drop(client);
+    let event = egret.event("request", |_| true);
+    assert_eq!((&event["host"], &event["rule"], &event["status"]), (&"allowed.test".into(), &"web".into(), &0.into()), "{event}");
+    assert_eq!(event["detail"], "client_gone");
+    assert_eq!(egret.only_record()["host"], "allowed.test");
+}
+
+#[test]
+fn a_role_is_that_of_the_port_under_every_policy() {
+    let (upstream, dns, port) = (Upstream::http("hello\n"), DnsServer::new(), free_port());
+    dns.answers("allowed.test", &LOCALHOST);
+    let rule = local("allowed.test", upstream.port(), "as: http, for: [web]");
+    let with =
+        |others: &str| format!("roles: {{ {others}web: {{ port: {port} }} }}\n{}", policy(&dns, std::slice::from_ref(&rule)));
+    let egret = Egret::with_policy(&with("")).start();
+    let mut client = connect(egret.proxies()[1]);
+    let request = format!("GET http://allowed.test:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", upstream.port());
+    assert_eq!(ask(&mut client, &request).status, 200);
+    egret.rewrite_policy(&with("admin: { proxy-user: a }, "));
+    egret.event("policy", |event| event["result"] == "loaded");
+    assert_eq!(ask(&mut client, &request).status, 200, "roles are not confused by a reload");
+}
+
+#[test]
+fn p25_http_in_disguise_inside_a_tunnel_is_judged_all_the_same() {
+    let site = Site::with("as: any");
+    for disguise in [
+        "\r\n\r\nGET / HTTP/1.1\r\nHost: evil.test\r\n\r\n",
+        "GET  / HTTP/1.1\r\nHost: evil.test\r\n\r\n",
+        "get / HTTP/1.1\r\nHost: evil.test\r\n\r\n",
+        "GET / HTTP/1.1 \r\nHost: evil.test\r\n\r\n",
+    ] {
+        let mut tunnel = http_connect(site.egret.proxy(), &site.authority()).stream;
+        tunnel.write_all(disguise.as_bytes()).expect("the tunnel takes bytes");
+        let answer = Response::read(&mut tunnel).unwrap_or_else(|error| panic!("{disguise:?}: {error}"));
+        assert!((400..500).contains(&answer.status), "{disguise:?}: {}", answer.head);
+    }
+    let mut tunnel = http_connect(site.egret.proxy(), &site.authority()).stream;
+    tunnel.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("the tunnel takes bytes");
+    assert_eq!(crate::support::client::read_to_close(&mut tunnel), b"", "HTTP/2 in the clear is closed");
+    assert_eq!(site.egret.record(|record| record["reason"] == "malformed")["decision"], "deny");
+    assert_eq!(site.upstream.final_bytes(), 0);
+}
