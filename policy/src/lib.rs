@@ -49,13 +49,15 @@ mod matcher;
 mod verdict;
 mod policy;
 mod decide;
+mod permit;
 mod explain;
 
 pub use address::{Class, classify, embedded_ipv4};
-pub use decide::{Flight, Request, Sni, UnixTime};
+pub use decide::{Request, UnixTime};
 pub use explain::{Explanation, NearMiss};
 pub use name::{Name, NameError};
 pub use pattern::{NamePattern, PatternError, SharedSuffix};
+pub use permit::{Flight, Sni};
 pub use policy::{DEFAULT_ROLE, Draft, Policy, RoleId, Surroundings};
 pub use ports::{PortRange, Ports};
 pub use rule::{Effect, Mode, Protocol, Rule, RuleDraft, RuleId, To};

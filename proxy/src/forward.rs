@@ -2,15 +2,14 @@
 //! its own, and a tunnel that turned out to carry HTTP, in which every request must name the permitted host. hyper
 //! frames both sides anew, so that a client and an upstream cannot disagree about where a request ends.
 
+mod kept;
 mod message;
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use egret_policy::{Flight, Permit, Policy, RoleId, Target};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder as ClientBuilder, SendRequest};
 use hyper::server::conn::http1::Builder as ServerBuilder;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -19,10 +18,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
-use self::message::{Body, Outgoing};
-use crate::client::{Client, Meter, Replay};
+use self::kept::{Kept, Sent, send};
+use self::message::Body;
+use crate::client::{Client, Meter};
 use crate::connection::{Slots, dial, resolve_and_vet};
 use crate::fault::{Fault, Stop};
 use crate::limits::{MAX_HEADERS, MAX_HTTP_BUFFER};
@@ -81,29 +80,6 @@ struct Switching {
 /// Where the service leaves two such ends for the connection. Not in the forwarder: they hold on to it.
 type Handover = Arc<Mutex<Option<Switching>>>;
 
-/// An upstream connection, kept for the next request to the same target.
-struct Kept {
-    target: Target,
-    address: Option<IpAddr>,
-    sender: SendRequest<Outgoing>,
-    _task: AbortOnDropHandle<()>,
-}
-
-impl Kept {
-    async fn open(upstream: TcpStream, target: Target, meter: &Arc<Meter>) -> Result<Self, Fault> {
-        let address = upstream.peer_addr().ok().map(|peer| peer.ip());
-        let io = TokioIo::new(Replay::new(upstream, Arc::clone(meter)));
-        let mut builder = ClientBuilder::new();
-        builder.preserve_header_case(true).max_headers(MAX_HEADERS).max_buf_size(MAX_HTTP_BUFFER);
-        let (sender, connection) = builder.handshake(io).await.map_err(|e| Fault::Upstream(e.to_string()))?;
-        let task = tokio::spawn(async move {
-            // Its errors reach whoever waits for the answer.
-            let _ = connection.with_upgrades().await;
-        });
-        Ok(Self { target, address, sender, _task: AbortOnDropHandle::new(task) })
-    }
-}
-
 impl Forwarder {
     fn new(
         gateway: Arc<Gateway>,
@@ -144,12 +120,14 @@ impl Forwarder {
             .max_buf_size(MAX_HTTP_BUFFER)
             .preserve_header_case(true)
             .auto_date_header(false);
+        let served = async {
+            let ended = builder.serve_connection(io, service).with_upgrades().await;
+            join(&handover).await;
+            ended
+        };
         let moved = || from_client.total() + self.meter.total();
         tokio::select! {
-            ended = builder.serve_connection(io, service).with_upgrades() => {
-                join(&handover).await;
-                self.finish(ended);
-            }
+            ended = served => self.finish(ended),
             () = silence(self.gateway.limits.idle, moved) => self.record().close = Close::Idle,
             () = first_head => self.record().stopped(&Fault::ClientTimeout.into()),
         }
@@ -267,7 +245,7 @@ impl Forwarder {
                     }
                     return Ok(response);
                 }
-                Sent::Unread(request) => outgoing = request,
+                Sent::Unread(request) => outgoing = *request,
             }
         }
         Err(Fault::Upstream("the upstream closes its connections unread".into()).into())
@@ -295,9 +273,7 @@ impl Forwarder {
 
     /// Makes `kept` a connection to the permitted target: the one there is, if its address still passes, or a new one.
     async fn reach(&self, kept: &mut Option<Kept>, permit: &mut Permit, entry: &mut RequestRecord) -> Result<(), Stop> {
-        if let Some(there) = kept.as_ref().filter(|there| there.target == *permit.target() && !there.sender.is_closed())
-            && let Some(address) = there.address
-        {
+        if let Some(address) = kept.as_ref().and_then(|kept| kept.leads_to(permit.target())) {
             permit.vet(&[address])?;
             self.record().went_to(entry);
             return Ok(());
@@ -393,30 +369,6 @@ impl Drop for Told {
         self.entry.bytes_down = down.saturating_sub(self.before.0);
         self.entry.bytes_up = up.saturating_sub(self.before.1);
         self.forwarder.gateway.observer.requested(self.entry.clone());
-    }
-}
-
-/// What became of a request.
-enum Sent {
-    Answered(Response<Incoming>),
-    /// The upstream had closed before it read any of it.
-    Unread(Request<Outgoing>),
-}
-
-async fn send(kept: &mut Option<Kept>, request: Request<Outgoing>) -> Result<Sent, Stop> {
-    let Some(mut there) = kept.take() else { return Ok(Sent::Unread(request)) };
-    if there.sender.ready().await.is_err() {
-        return Ok(Sent::Unread(request));
-    }
-    match there.sender.try_send_request(request).await {
-        Ok(response) => {
-            *kept = Some(there);
-            Ok(Sent::Answered(response))
-        }
-        Err(mut error) => match error.take_message() {
-            Some(request) => Ok(Sent::Unread(request)),
-            None => Err(Fault::Upstream(format!("the upstream's answer is broken: {}", error.into_error())).into()),
-        },
     }
 }
 

@@ -1,5 +1,8 @@
+use ipnet::IpNet;
+
 use super::*;
 use crate::pattern::NamePattern;
+use crate::permit::{Flight, Sni};
 use crate::policy::{Draft, Surroundings};
 use crate::ports::{PortRange, Ports};
 use crate::rule::{RuleDraft, To};
@@ -30,8 +33,6 @@ fn rule(text: &str) -> RuleDraft {
     let ports = PortRange::parse(port).and_then(|range| Ports::of(vec![range]));
     RuleDraft::new(vec![(To::Name(NamePattern::parse(name).unwrap()), ports)])
 }
-
-use ipnet::IpNet;
 
 fn request(policy: &Policy, target: &str) -> Request {
     Request::new(target.parse().unwrap(), policy.default_role(), NOW)

@@ -96,7 +96,7 @@ pub(crate) fn is_request(said: &[u8]) -> Option<bool> {
         return Some(false);
     }
     let rest = &line[method..];
-    let Some(blank) = rest.first() else { return None };
+    let blank = rest.first()?;
     let target = rest.iter().find(|b| !matches!(**b, b' ' | b'\t'));
     if method == 0 || !matches!(*blank, b' ' | b'\t') || !matches!(target, None | Some(b'/' | b'h' | b'H' | b'*')) {
         return Some(false);

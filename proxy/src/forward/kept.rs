@@ -1,0 +1,70 @@
+//! The upstream's side of forwarded HTTP: one connection, kept for the next request to the same target.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use egret_policy::Target;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::message::Outgoing;
+use crate::client::{Meter, Replay};
+use crate::fault::{Fault, Stop};
+use crate::limits::{MAX_HEADERS, MAX_HTTP_BUFFER};
+
+/// An upstream connection, kept for the next request to the same target.
+pub(super) struct Kept {
+    target: Target,
+    address: Option<IpAddr>,
+    sender: SendRequest<Outgoing>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Kept {
+    pub(super) async fn open(upstream: TcpStream, target: Target, meter: &Arc<Meter>) -> Result<Self, Fault> {
+        let address = upstream.peer_addr().ok().map(|peer| peer.ip());
+        let io = TokioIo::new(Replay::new(upstream, Arc::clone(meter)));
+        let mut builder = Builder::new();
+        builder.preserve_header_case(true).max_headers(MAX_HEADERS).max_buf_size(MAX_HTTP_BUFFER);
+        let (sender, connection) = builder.handshake(io).await.map_err(|e| Fault::Upstream(e.to_string()))?;
+        let task = tokio::spawn(async move {
+            // Its errors reach whoever waits for the answer.
+            let _ = connection.with_upgrades().await;
+        });
+        Ok(Self { target, address, sender, _task: AbortOnDropHandle::new(task) })
+    }
+
+    /// The address it goes to, if it goes to this target and is open.
+    pub(super) fn leads_to(&self, target: &Target) -> Option<IpAddr> {
+        self.address.filter(|_| self.target == *target && !self.sender.is_closed())
+    }
+}
+
+/// What became of a request.
+pub(super) enum Sent {
+    Answered(Response<Incoming>),
+    /// The upstream had closed before it read any of it.
+    Unread(Box<Request<Outgoing>>),
+}
+
+/// Sends a request on the kept connection. What fails is not kept.
+pub(super) async fn send(kept: &mut Option<Kept>, request: Request<Outgoing>) -> Result<Sent, Stop> {
+    let Some(mut there) = kept.take() else { return Ok(Sent::Unread(Box::new(request))) };
+    if there.sender.ready().await.is_err() {
+        return Ok(Sent::Unread(Box::new(request)));
+    }
+    match there.sender.try_send_request(request).await {
+        Ok(response) => {
+            *kept = Some(there);
+            Ok(Sent::Answered(response))
+        }
+        Err(mut error) => match error.take_message() {
+            Some(request) => Ok(Sent::Unread(Box::new(request))),
+            None => Err(Fault::Upstream(format!("the upstream's answer is broken: {}", error.into_error())).into()),
+        },
+    }
+}
