@@ -1,5 +1,5 @@
 //! The admin port: health, readiness, metrics, status, the discovery report. It is read-only: there is no method but
-//! GET, no body is read, and nothing it does changes anything. Requests that name a host other than an address or
+//! GET and HEAD, no body is read, and nothing it does changes anything. Requests that name a host other than an address or
 //! localhost are refused, so that a web page cannot reach it through a name of its own (DNS rebinding).
 
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::discovery::report::Report;
+use crate::discovery::report::{Missing, Report};
 use crate::run::Witness;
 
 /// Connections at one time; a scraper and a probe need two.
@@ -119,5 +119,5 @@ async fn status(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 async fn report(State(admin): State<Admin>) -> impl IntoResponse {
-    Json(Report::new(&admin.witness.discovery(), 0))
+    Json(Report::new(&admin.witness.discovery(), Missing::default()))
 }

@@ -46,10 +46,22 @@ pub(crate) struct PolicyArgs {
 
 impl PolicyArgs {
     pub(crate) fn mode(&self) -> Option<Mode> {
-        self.mode.map(|mode| match mode {
-            ModeArg::Audit => Mode::Audit,
-            ModeArg::Enforce => Mode::Enforce,
-        })
+        self.mode.map(Mode::from)
+    }
+}
+
+impl CheckArgs {
+    pub(crate) fn mode(&self) -> Option<Mode> {
+        self.mode.map(Mode::from)
+    }
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Audit => Self::Audit,
+            ModeArg::Enforce => Self::Enforce,
+        }
     }
 }
 
@@ -77,6 +89,9 @@ pub(crate) struct RunArgs {
     /// After SIGTERM, serve this long for the app that drains too [default: 10]
     #[arg(long, value_name = "SECONDS", env = "EGRET_DRAIN")]
     pub(crate) drain: Option<u64>,
+    /// The most client connections at one time [default: 16384]
+    #[arg(long, value_name = "N", env = "EGRET_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -84,6 +99,9 @@ pub(crate) struct CheckArgs {
     /// The policy file; else where `run` would look
     #[arg(value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Goes before the file's own mode, as for `run`
+    #[arg(long, value_name = "MODE", env = "EGRET_MODE")]
+    mode: Option<ModeArg>,
     /// How to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
@@ -119,8 +137,8 @@ pub(crate) struct ReportArgs {
 #[derive(Debug, Args)]
 pub(crate) struct EnvArgs {
     /// The proxy's address as the app sees it
-    #[arg(long, value_name = "ADDR:PORT", env = "EGRET_LISTEN", default_value = run::DEFAULT_LISTEN)]
-    pub(crate) listen: SocketAddr,
+    #[arg(long, value_name = "ADDR:PORT", env = "EGRET_LISTEN", value_delimiter = ',', default_value = run::DEFAULT_LISTEN)]
+    pub(crate) listen: Vec<SocketAddr>,
     /// How to print
     #[arg(long, value_enum, default_value_t = EnvOutput::Shell)]
     pub(crate) output: EnvOutput,

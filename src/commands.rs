@@ -1,5 +1,4 @@
 //! The commands that print and end. stdout is theirs.
-#![allow(clippy::print_stdout, reason = "printing is what these commands are for")]
 
 pub(crate) mod check;
 pub(crate) mod env;
@@ -8,9 +7,29 @@ pub(crate) mod health;
 pub(crate) mod report;
 mod ask;
 
+use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use egret_policy::UnixTime;
+
+use crate::cli::{Failure, Outcome};
+
+/// Prints what a command has to say. A reader that has read enough is no error.
+fn print(text: &str) -> Outcome {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot print").map_err(Failure::Environment)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints one JSON value on a line.
+fn print_json(value: &serde_json::Value) -> Outcome {
+    print(&format!("{value}\n"))
+}
 
 /// The time by which rules expire.
 fn now() -> UnixTime {

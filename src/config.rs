@@ -46,6 +46,8 @@ pub struct RunSettings {
     pub journal: Option<String>,
     /// Seconds.
     pub drain: Option<u64>,
+    /// The most connections at one time.
+    pub connections: Option<u32>,
 }
 
 /// One of the file's own tests.
@@ -185,9 +187,16 @@ impl Reader<'_> {
     }
 
     fn run_settings(&mut self, run: &raw::Run) -> RunSettings {
-        let listen = run.listen.as_ref().map(|all| all.iter().filter_map(|text| self.socket(text)).collect());
+        if let Some(listen) = run.listen.as_ref().filter(|listen| listen.value.is_empty()) {
+            self.note(listen.referenced, "`listen:` is empty", Some("name at least one address, or leave the key out"));
+        }
+        if let Some(connections) = run.connections.as_ref().filter(|connections| connections.value == 0) {
+            self.note(connections.referenced, "no connection at all cannot be meant", Some("write at least 1"));
+        }
+        let listen = run.listen.as_ref().map(|all| all.value.iter().filter_map(|text| self.socket(text)).collect());
         let admin = run.admin.as_ref().and_then(|text| self.socket(text));
-        RunSettings { listen, admin, journal: run.journal.clone(), drain: run.drain }
+        let connections = run.connections.as_ref().map(|connections| connections.value);
+        RunSettings { listen, admin, journal: run.journal.clone(), drain: run.drain, connections }
     }
 
     fn socket(&mut self, text: &raw::Text) -> Option<SocketAddr> {

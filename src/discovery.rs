@@ -235,7 +235,6 @@ impl Sighting {
         }
         let verdict: Verdict = serde_json::from_value(event.get("decision")?.clone()).ok()?;
         let host = text("host")?;
-        let status = number("status");
         let verified = kind == "request" || text("sni").as_deref() == Some(host.as_str());
         Some(Self {
             port: u16::try_from(number("port")).ok()?,
@@ -245,11 +244,7 @@ impl Sighting {
             known_by,
             verified,
             failed: verdict != Verdict::Deny
-                && if kind == "request" {
-                    status >= 500 && text("detail").is_some()
-                } else {
-                    text("stage").as_deref() != Some("relay")
-                },
+                && if kind == "request" { text("fault").is_some() } else { text("stage").as_deref() != Some("relay") },
             class: text("class"),
             time: text("time")?,
             bytes_up: number("bytes_up"),

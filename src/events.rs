@@ -98,6 +98,7 @@ struct Request<'a> {
     host: Option<String>,
     port: Option<u16>,
     status: u16,
+    fault: Option<&'static str>,
     address: Option<SocketAddr>,
     class: Option<&'static str>,
     bytes_up: u64,
@@ -179,11 +180,12 @@ fn request(record: &RequestRecord) -> Request<'_> {
         host: host(record.target.as_ref()),
         port: record.target.as_ref().map(|target| target.port),
         status: record.status,
+        fault: record.fault,
         address: record.address,
         class: record.class.map(egret_policy::Class::as_str),
         bytes_up: record.bytes_up,
         bytes_down: record.bytes_down,
-        detail: denial.map(|denial| denial.detail.as_str()).or(record.fault),
+        detail: denial.map(|denial| denial.detail.as_str()),
         policy: &record.policy,
     }
 }

@@ -66,6 +66,7 @@ struct Settings {
     admin: SocketAddr,
     journal: String,
     drain: Duration,
+    limits: Limits,
 }
 
 impl Settings {
@@ -83,6 +84,7 @@ impl Settings {
             admin: args.admin.or(config.run.admin).unwrap_or_else(|| fixed(DEFAULT_ADMIN)),
             journal: args.journal.clone().or_else(|| config.run.journal.clone()).unwrap_or_else(|| "-".to_owned()),
             drain: Duration::from_secs(args.drain.or(config.run.drain).unwrap_or(DEFAULT_DRAIN)),
+            limits: limits(args.connections.or(config.run.connections)),
             source,
             mode,
             yaml: text.yaml,
@@ -91,7 +93,13 @@ impl Settings {
     }
 }
 
-fn fixed(address: &str) -> SocketAddr {
+fn limits(connections: Option<u32>) -> Limits {
+    let default = Limits::default();
+    let connections = connections.and_then(|n| usize::try_from(n).ok()).unwrap_or(default.connections);
+    Limits { connections, ..default }
+}
+
+pub(crate) fn fixed(address: &str) -> SocketAddr {
     address.parse().expect("the defaults are addresses")
 }
 
@@ -137,7 +145,7 @@ fn gateway(settings: &Settings, surroundings: &Surroundings, witness: &Arc<Witne
     let policy = Arc::new(Policy::new(settings.config.draft.clone(), surroundings.clone()));
     metrics::policy_in_force(&policy, None);
     let observer = Arc::clone(witness) as Arc<dyn Observer>;
-    Ok(Arc::new(Gateway::new(instance(), policy, Box::new(resolver), Limits::default(), observer)))
+    Ok(Arc::new(Gateway::new(instance(), policy, Box::new(resolver), settings.limits.clone(), observer)))
 }
 
 /// Ends accepting and what is alive; each connection still leaves its record.
@@ -184,14 +192,28 @@ impl Listeners {
     }
 
     fn surroundings(&self) -> Surroundings {
-        let listeners = self.addresses.iter().copied().chain([self.admin_address]).collect();
-        let interfaces =
-            if_addrs::get_if_addrs().map(|all| all.iter().map(if_addrs::Interface::ip).collect()).unwrap_or_else(|error| {
-                tracing::warn!(%error, "this host's interfaces cannot be listed; their addresses are judged like any others");
-                Vec::new()
-            });
-        Surroundings { listeners, interfaces }
+        let listeners: Vec<SocketAddr> = self.addresses.iter().copied().chain([self.admin_address]).collect();
+        surroundings(&listeners)
     }
+}
+
+/// What egret knows of its host: its own listeners, and the addresses of all interfaces.
+pub(crate) fn surroundings(listeners: &[SocketAddr]) -> Surroundings {
+    let interfaces =
+        if_addrs::get_if_addrs().map(|all| all.iter().map(if_addrs::Interface::ip).collect()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "this host's interfaces cannot be listed; their addresses are judged like any others");
+            Vec::new()
+        });
+    Surroundings { listeners: listeners.to_vec(), interfaces }
+}
+
+/// Where a policy says that egret listens, flags and variables left out.
+pub(crate) fn configured_listeners(config: &Config) -> Vec<SocketAddr> {
+    let mut listeners = config.run.listen.clone().unwrap_or_else(|| vec![fixed(DEFAULT_LISTEN)]);
+    let host = listeners.first().map_or([127, 0, 0, 1].into(), SocketAddr::ip);
+    listeners.extend(config.role_ports.iter().map(|port| SocketAddr::new(host, *port)));
+    listeners.push(config.run.admin.unwrap_or_else(|| fixed(DEFAULT_ADMIN)));
+    listeners
 }
 
 async fn bind(address: SocketAddr, what: &str) -> Result<(TcpListener, SocketAddr), Failure> {

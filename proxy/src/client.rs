@@ -26,11 +26,13 @@ pub(crate) struct Client {
     pub(crate) deadline: Instant,
     /// Whether the yes has been said: after it, a refusal can only be a close.
     pub(crate) answered: bool,
+    /// Whether a SOCKS5 client has been told its method: before it, a refusal is that there is none.
+    pub(crate) greeted: bool,
 }
 
 impl Client {
     pub(crate) fn new(stream: TcpStream, port: u16, deadline: Instant) -> Self {
-        Self { stream, said: BytesMut::new(), port, deadline, answered: false }
+        Self { stream, said: BytesMut::new(), port, deadline, answered: false, greeted: false }
     }
 
     /// Reads more into `said`; an end of stream is a fault.

@@ -24,7 +24,7 @@ use self::message::Body;
 use crate::client::{Client, Meter};
 use crate::connection::{Slots, dial, resolve_and_vet};
 use crate::fault::{Fault, Stop};
-use crate::limits::{MAX_HEADERS, MAX_HTTP_BUFFER};
+use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_HTTP_BUFFER};
 use crate::listener::Gateway;
 use crate::record::{Close, Open, RequestRecord, Stage};
 use crate::relay::silence;
@@ -117,6 +117,7 @@ impl Forwarder {
             .timer(TokioTimer::new())
             .header_read_timeout(self.gateway.limits.keep_alive)
             .max_headers(MAX_HEADERS)
+            .max_header_size(MAX_HEAD)
             .max_buf_size(MAX_HTTP_BUFFER)
             .preserve_header_case(true)
             .auto_date_header(false);

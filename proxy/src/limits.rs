@@ -1,9 +1,9 @@
-//! Every size and time limit of a connection, each with its reason. Nothing in this crate waits, queues or buffers
-//! without one of these.
+//! The size and time limits of a connection, each with its reason. Nothing in this crate waits, queues or buffers
+//! without one of these; the lengths that a protocol itself fixes stand with its reader.
 
 use std::time::Duration;
 
-/// Limits that a user may set; the defaults are for a sidecar with 64 MB of memory.
+/// Limits that a program may set; the defaults are for a sidecar with 64 MB of memory.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Connections at one time. Further clients are told so (HTTP 503, SOCKS 1) and recorded.
@@ -17,7 +17,7 @@ pub struct Limits {
     pub first_flight: Duration,
     /// One resolution with all its retries. Below 5 s, so that the client hears of it within 5 s.
     pub dns: Duration,
-    /// One resolution and all its addresses: the whole dial.
+    /// All addresses of one resolution: the whole dial.
     pub connect: Duration,
     /// One address, while others wait their turn.
     pub connect_one: Duration,

@@ -59,6 +59,7 @@ fn refusal(client: &Client, via: Option<Via>, stop: &Stop, id: &str) -> Vec<u8> 
             }
         }
         Some(Via::Connect | Via::Forward) => Answer::of(stop, Some(id)).into_bytes(),
+        Some(Via::Socks5) if !client.greeted => vec![5, socks5::NO_METHOD],
         Some(Via::Socks5) => socks5::reply(socks_code(stop)).to_vec(),
         Some(Via::Socks4) => socks4::reply(false).to_vec(),
         None => Vec::new(),

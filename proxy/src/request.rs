@@ -67,6 +67,7 @@ async fn socks5(client: &mut Client) -> Result<Asked, Stop> {
         return Err(unsupported("the client offers no SOCKS5 method that is served (none, or user name)"));
     }
     client.say(&[5, method]).await?;
+    client.greeted = true;
     let mut user = None;
     if method == socks5::USER_PASSWORD {
         user = match advance(client, socks5::credentials).await {
@@ -92,7 +93,8 @@ async fn socks5(client: &mut Client) -> Result<Asked, Stop> {
 async fn socks4(client: &mut Client) -> Result<Asked, Stop> {
     match advance(client, socks4::request).await? {
         socks4::Asked::Connect(target) => Ok(Asked { target, user: None, flight: None }),
-        socks4::Asked::Refused(why) => Err(Stop::malformed(why)),
+        socks4::Asked::Malformed(why) => Err(Stop::malformed(why)),
+        socks4::Asked::Unsupported(why) => Err(unsupported(why)),
     }
 }
 

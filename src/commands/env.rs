@@ -2,30 +2,38 @@
 //! for https, because that is how one speaks to the proxy; a NO_PROXY of plain names and addresses, because half of
 //! all clients read nothing else.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::json;
 
+use super::{print, print_json};
 use crate::cli::{EnvArgs, EnvOutput, Outcome};
+use crate::run;
 
 /// Loopback, and the platform's credential addresses, which are fetched without a proxy.
 const NO_PROXY: &str = "localhost,127.0.0.1,::1,169.254.170.2,169.254.170.23";
 
 /// Prints the variables.
 pub(crate) fn env(args: &EnvArgs) -> Outcome {
-    let variables = variables(args.listen);
+    let listen = args.listen.first().copied().unwrap_or_else(|| run::fixed(run::DEFAULT_LISTEN));
+    let variables = variables(as_seen_by_the_app(listen));
+    let lines = |form: fn(&str, &str) -> String| variables.iter().map(|(name, value)| form(name, value)).collect::<String>();
     match args.output {
-        EnvOutput::Shell => variables.iter().for_each(|(name, value)| println!("export {name}='{value}'")),
-        EnvOutput::Dotenv => variables.iter().for_each(|(name, value)| println!("{name}={value}")),
-        EnvOutput::Json => {
-            println!("{}", variables.iter().map(|(name, value)| (name.clone(), json!(value))).collect::<serde_json::Value>())
-        }
-        EnvOutput::Ecs => println!(
-            "{}",
-            variables.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect::<serde_json::Value>()
-        ),
+        EnvOutput::Shell => print(&lines(|name, value| format!("export {name}='{value}'\n"))),
+        EnvOutput::Dotenv => print(&lines(|name, value| format!("{name}={value}\n"))),
+        EnvOutput::Json => print_json(&variables.iter().map(|(name, value)| (name.clone(), json!(value))).collect()),
+        EnvOutput::Ecs => print_json(&variables.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect()),
     }
-    Ok(())
+}
+
+/// A listener on every address is reached on loopback.
+fn as_seen_by_the_app(mut listen: SocketAddr) -> SocketAddr {
+    match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => listen.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    listen
 }
 
 fn variables(listen: SocketAddr) -> Vec<(String, String)> {

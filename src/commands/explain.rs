@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use egret_policy::{Denial, Explanation, Host, Permit, Policy, Reason, Request, Surroundings, Target};
+use egret_policy::{Denial, Explanation, Host, Permit, Policy, Reason, Request, Target};
 use serde_json::json;
 
-use super::now;
+use super::{now, print, print_json};
 use crate::cli::{ExplainArgs, Failure, Outcome, Output};
 use crate::config;
 use crate::config::source::Source;
+use crate::run;
 
 /// Exit 0 if it would be let through, 1 if not, 2 if the target or the policy is invalid.
 pub(crate) fn explain(args: &ExplainArgs) -> Outcome {
@@ -18,15 +19,16 @@ pub(crate) fn explain(args: &ExplainArgs) -> Outcome {
     let source = Source::find(args.policy.policy.as_deref(), |name| std::env::var(name).ok(), false).map_err(Failure::Usage)?;
     let text = source.read().map_err(Failure::Usage)?;
     let config = config::load(&text, mode).map_err(|found| Failure::Usage(anyhow!("the policy is invalid\n{found}")))?;
-    let policy = Arc::new(Policy::new(config.draft, Surroundings::default()));
+    let surroundings = run::surroundings(&run::configured_listeners(&config));
+    let policy = Arc::new(Policy::new(config.draft, surroundings));
     let role = policy.role_named(&args.role).ok_or_else(|| Failure::Usage(anyhow!("there is no role named {}", args.role)))?;
     let target = target(&args.target).map_err(Failure::Usage)?;
     let mut explanation = policy.explain(&Request::new(target.clone(), role, now()));
     vet_literal(&target, &mut explanation);
     let answer = Answer { target: &target, role: &args.role, origin: &text.origin, explanation: &explanation };
     match args.output {
-        Output::Text => print!("{}", answer.text()),
-        Output::Json => println!("{}", answer.json()),
+        Output::Text => print(&answer.text())?,
+        Output::Json => print_json(&answer.json())?,
     }
     if explanation.verdict.is_ok() { Ok(()) } else { Err(Failure::Negative) }
 }

@@ -7,8 +7,9 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::ask::ask;
+use super::{print, print_json};
 use crate::cli::{Failure, Outcome, ReportArgs, ReportOutput};
-use crate::discovery::report::Report;
+use crate::discovery::report::{Missing, Report};
 use crate::discovery::{Discovery, Sighting};
 
 /// The longest line of a journal in octets; egret's own are below 4 KiB.
@@ -19,11 +20,10 @@ pub(crate) fn report(args: &ReportArgs) -> Outcome {
     let report =
         if args.journals.is_empty() { running(args)? } else { from_journals(&args.journals).map_err(Failure::Environment)? };
     match args.output {
-        ReportOutput::Text => print!("{}", report.text()),
-        ReportOutput::Json => println!("{}", serde_json::json!(report)),
-        ReportOutput::Csv => print!("{}", report.csv().map_err(Failure::Environment)?),
+        ReportOutput::Text => print(&report.text()),
+        ReportOutput::Json => print_json(&serde_json::json!(report)),
+        ReportOutput::Csv => print(&report.csv().map_err(Failure::Environment)?),
     }
-    Ok(())
 }
 
 fn running(args: &ReportArgs) -> Result<Report, Failure> {
@@ -33,7 +33,7 @@ fn running(args: &ReportArgs) -> Result<Report, Failure> {
 }
 
 fn from_journals(paths: &[impl AsRef<Path>]) -> anyhow::Result<Report> {
-    let (mut discovery, mut skipped) = (Discovery::default(), 0);
+    let (mut discovery, mut missing) = (Discovery::default(), Missing::default());
     for path in paths {
         let path = path.as_ref();
         let from: Box<dyn Read> = if path == Path::new("-") {
@@ -41,26 +41,26 @@ fn from_journals(paths: &[impl AsRef<Path>]) -> anyhow::Result<Report> {
         } else {
             Box::new(File::open(path).with_context(|| format!("cannot open {}", path.display()))?)
         };
-        skipped += fold(BufReader::new(from), &mut discovery).with_context(|| format!("cannot read {}", path.display()))?;
+        fold(BufReader::new(from), &mut discovery, &mut missing).with_context(|| format!("cannot read {}", path.display()))?;
     }
-    Ok(Report::new(&discovery, skipped))
+    Ok(Report::new(&discovery, missing))
 }
 
-/// Folds a journal in, and counts the lines that are no events of egret's. A foreign line is never fatal: log services
-/// mix streams.
-fn fold(mut from: impl BufRead, discovery: &mut Discovery) -> io::Result<u64> {
-    let mut skipped = 0;
+/// Folds a journal in, and counts the lines that are no events of egret's, and the events that it says are lost. A
+/// foreign line is never fatal: log services mix streams.
+fn fold(mut from: impl BufRead, discovery: &mut Discovery, missing: &mut Missing) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
         line.clear();
         if from.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
-            return Ok(skipped);
+            return Ok(());
         }
         match serde_json::from_slice::<serde_json::Value>(&line) {
             Ok(event) if event.get("event").is_some() => {
-                Sighting::of_event(&event).into_iter().for_each(|sighting| discovery.see(sighting))
+                missing.lost_events += event["lost"].as_u64().filter(|_| event["event"] == "gap").unwrap_or(0);
+                Sighting::of_event(&event).into_iter().for_each(|sighting| discovery.see(sighting));
             }
-            _ => skipped += u64::from(!line.trim_ascii().is_empty()),
+            _ => missing.skipped_lines += u64::from(!line.trim_ascii().is_empty()),
         }
     }
 }
@@ -69,17 +69,21 @@ fn fold(mut from: impl BufRead, discovery: &mut Discovery) -> io::Result<u64> {
 mod tests {
     use super::*;
 
+    fn folded(journal: &[u8]) -> (usize, Missing) {
+        let (mut discovery, mut missing) = (Discovery::default(), Missing::default());
+        fold(journal, &mut discovery, &mut missing).unwrap();
+        (discovery.len(), missing)
+    }
+
     #[test]
-    fn foreign_and_broken_lines_are_counted_and_skipped() {
-        let journal = "app says hello\n{\"event\":\"lifecycle\"}\n\n{\"event\":\"conn\n{\"event\":\"connection\",\"via\":\"connect\",\"decision\":\"deny\",\"host\":\"a.test\",\"port\":443,\"time\":\"t\"}\n";
-        let mut discovery = Discovery::default();
-        assert_eq!(fold(journal.as_bytes(), &mut discovery).unwrap(), 2);
-        assert_eq!(discovery.len(), 1);
+    fn foreign_and_broken_lines_are_counted_and_lost_events_told() {
+        let journal = "app says hello\n{\"event\":\"lifecycle\"}\n\n{\"event\":\"conn\n{\"event\":\"gap\",\"lost\":7}\n\
+                       {\"event\":\"connection\",\"via\":\"connect\",\"decision\":\"deny\",\"host\":\"a.test\",\"port\":443,\"time\":\"t\"}\n";
+        assert_eq!(folded(journal.as_bytes()), (1, Missing { skipped_lines: 2, lost_events: 7 }));
     }
 
     #[test]
     fn a_line_without_end_is_bounded() {
-        let endless = vec![b'x'; 200_000];
-        assert_eq!(fold(&*endless, &mut Discovery::default()).unwrap(), 4);
+        assert_eq!(folded(&[b'x'; 200_000]), (0, Missing { skipped_lines: 4, lost_events: 0 }));
     }
 }

@@ -140,10 +140,11 @@ pub(crate) enum Expect {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Run {
-    pub(crate) listen: Option<Vec<Text>>,
+    pub(crate) listen: Option<Spanned<Vec<Text>>>,
     pub(crate) admin: Option<Text>,
     pub(crate) journal: Option<String>,
     pub(crate) drain: Option<u64>,
+    pub(crate) connections: Option<Spanned<u32>>,
 }
 
 impl<'de> Deserialize<'de> for Rule {

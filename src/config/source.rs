@@ -46,7 +46,7 @@ impl Source {
         if let Some(text) = variable("EGRET_POLICY").filter(|text| !text.trim().is_empty()) {
             return unpack(&text).map(|yaml| Self::Text("EGRET_POLICY", yaml));
         }
-        if let Some(allow) = variable("EGRET_ALLOW") {
+        if let Some(allow) = variable("EGRET_ALLOW").filter(|names| !names.trim().is_empty()) {
             return Ok(Self::Text("EGRET_ALLOW", from_names(&allow)));
         }
         let well_known = Path::new(WELL_KNOWN);

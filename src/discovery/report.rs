@@ -16,8 +16,17 @@ pub(crate) struct Report {
     destinations: Vec<Row>,
     /// Sightings of destinations beyond the table of 2,048.
     other: u64,
+    #[serde(flatten)]
+    missing: Missing,
+}
+
+/// What a report cannot tell of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Missing {
     /// Lines of the journals that were no events of egret's.
-    skipped_lines: u64,
+    pub(crate) skipped_lines: u64,
+    /// Events that a journal says it lost.
+    pub(crate) lost_events: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,12 +37,12 @@ struct Row {
 }
 
 impl Report {
-    pub(crate) fn new(discovery: &Discovery, skipped_lines: u64) -> Self {
+    pub(crate) fn new(discovery: &Discovery, missing: Missing) -> Self {
         let row = |destination: &Destination| Row {
             destination: destination.clone(),
             marks: destination.marks().into_iter().map(str::to_owned).collect(),
         };
-        Self { v: VERSION, destinations: discovery.destinations().map(row).collect(), other: discovery.other(), skipped_lines }
+        Self { v: VERSION, destinations: discovery.destinations().map(row).collect(), other: discovery.other(), missing }
     }
 
     /// A count line, `host,tcp,port` rows with a mark where there is one, and a table.
@@ -51,8 +60,12 @@ impl Report {
         if self.other > 0 {
             let _ = writeln!(out, "\n{} connections to further destinations are not listed", self.other);
         }
-        if self.skipped_lines > 0 {
-            let _ = writeln!(out, "\n{} lines were no events of egret's and were skipped", self.skipped_lines);
+        if self.missing.skipped_lines > 0 {
+            let _ = writeln!(out, "\n{} lines were no events of egret's and were skipped", self.missing.skipped_lines);
+        }
+        if self.missing.lost_events > 0 {
+            let _ =
+                writeln!(out, "\n{} events were lost before they were written: this report lacks them", self.missing.lost_events);
         }
         out
     }

@@ -64,6 +64,8 @@ fn explain_in_json_is_stable() {
         (&["bad.wild.test:1"], 1, "deny", Some("deny_rule"), Some("never")),
         (&["jobs.test"], 1, "deny", Some("role_not_listed"), None),
         (&["jobs.test", "--role", "worker"], 0, "allow", None, None),
+        (&["127.0.0.1:3128"], 1, "deny", Some("own_listener"), None),
+        (&["127.0.0.1:3129", "--mode", "audit"], 1, "deny", Some("own_listener"), None),
         (&["1.1.1.1"], 1, "deny", Some("address_not_listed"), None),
         (&["other.test", "--mode", "audit"], 0, "would_deny", Some("no_rule"), None),
         (&["169.254.169.254", "--mode", "audit"], 1, "deny", Some("address_class"), None),

@@ -454,7 +454,7 @@ fn a_request_whose_client_went_before_the_answer_is_recorded() {
     drop(client);
     let event = egret.event("request", |_| true);
     assert_eq!((&event["host"], &event["rule"], &event["status"]), (&"allowed.test".into(), &"web".into(), &0.into()), "{event}");
-    assert_eq!(event["detail"], "client_gone");
+    assert_eq!(event["fault"], "client_gone");
     assert_eq!(egret.only_record()["host"], "allowed.test");
 }
 

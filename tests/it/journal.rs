@@ -38,7 +38,7 @@ const CONNECTION: [&str; 24] = [
     "detail",
     "policy",
 ];
-const REQUEST: [&str; 18] = [
+const REQUEST: [&str; 19] = [
     "v",
     "time",
     "event",
@@ -51,6 +51,7 @@ const REQUEST: [&str; 18] = [
     "host",
     "port",
     "status",
+    "fault",
     "address",
     "class",
     "bytes_up",

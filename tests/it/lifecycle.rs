@@ -216,3 +216,20 @@ fn a_client_that_goes_away_leaves_a_record() {
     assert_ne!(record["decision"], "allow");
     assert!(record["duration_ms"].as_u64().is_some_and(|ms| u128::from(ms) < Duration::from_secs(10).as_millis()), "{record}");
 }
+
+#[test]
+fn r06_a_client_beyond_the_limit_is_told_so_in_its_protocol_and_recorded() {
+    let egret = Egret::with_policy("version: 1\n").arg("--connections").arg("1").start();
+    let held = crate::support::client::connect(egret.proxy());
+    let answer = crate::support::eventually("the first client holds the only place", || {
+        let answer = crate::support::http_connect(egret.proxy(), "denied.test:443").response;
+        (answer.status == 503).then_some(answer)
+    });
+    assert_eq!((answer.header("x-egret-reason"), answer.header("retry-after")), (Some("connection_limit"), Some("1")));
+    assert_eq!(crate::support::client::raw(egret.proxy(), &[5, 1, 0]), [5, 0xff]);
+    egret.record(|record| record["reason"] == "connection_limit" && record["via"] == "socks5");
+    drop(held);
+    crate::support::eventually("its place is free again", || {
+        (crate::support::http_connect(egret.proxy(), "denied.test:443").response.status == 403).then_some(())
+    });
+}

@@ -13,8 +13,10 @@ use crate::limits::MAX_SOCKS4_TEXT;
 pub enum Asked {
     /// CONNECT to this target.
     Connect(Target),
-    /// Something else, and why.
-    Refused(String),
+    /// No host, or no port, and why.
+    Malformed(String),
+    /// BIND, and why not.
+    Unsupported(String),
 }
 
 /// Reads a request. The user id is not used.
@@ -48,10 +50,10 @@ pub fn request(said: &[u8]) -> Progress<Asked> {
 
 fn asked(command: u8, host: Result<Host, String>, port: u16) -> Asked {
     match (command, host) {
-        (1, Ok(_)) if port == 0 => Asked::Refused("port 0 cannot be connected to".into()),
+        (1, Ok(_)) if port == 0 => Asked::Malformed("port 0 cannot be connected to".into()),
         (1, Ok(host)) => Asked::Connect(Target { host, port }),
-        (1, Err(why)) => Asked::Refused(why),
-        (other, _) => Asked::Refused(format!("SOCKS4 command {other} is not served, only CONNECT")),
+        (1, Err(why)) => Asked::Malformed(why),
+        (other, _) => Asked::Unsupported(format!("SOCKS4 command {other} is not served, only CONNECT")),
     }
 }
 
@@ -110,10 +112,10 @@ mod tests {
 
     #[test]
     fn everything_but_connect_to_a_host_is_refused() {
-        assert!(matches!(asked_of(&[4, 2, 1, 187, 1, 1, 1, 1, 0]), Asked::Refused(_)));
-        assert!(matches!(asked_of(&[4, 1, 0, 0, 1, 1, 1, 1, 0]), Asked::Refused(_)));
-        assert!(matches!(asked_of(&by_name(b"", b"")), Asked::Refused(_)));
-        assert!(matches!(asked_of(&by_name(b"", b"a b")), Asked::Refused(_)));
+        assert!(matches!(asked_of(&[4, 2, 1, 187, 1, 1, 1, 1, 0]), Asked::Unsupported(_)));
+        assert!(matches!(asked_of(&[4, 1, 0, 0, 1, 1, 1, 1, 0]), Asked::Malformed(_)));
+        assert!(matches!(asked_of(&by_name(b"", b"")), Asked::Malformed(_)));
+        assert!(matches!(asked_of(&by_name(b"", b"a b")), Asked::Malformed(_)));
         assert!(matches!(request(&[5, 1, 0, 0, 0, 0, 0, 0]), Progress::Never(_)));
     }
 }
