@@ -1,6 +1,6 @@
 //! The admin port: health, readiness, metrics, status, the discovery report. It is read-only: there is no method but
-//! GET and HEAD, no body is read, and nothing it does changes anything. Requests that name a host other than an address or
-//! localhost are refused, so that a web page cannot reach it through a name of its own (DNS rebinding).
+//! GET and HEAD, no body is read, and nothing it does changes anything. Requests that name a host other than an
+//! address or localhost are refused, so that a web page cannot reach it through a name of its own (DNS rebinding).
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -132,7 +132,7 @@ impl Reader<'_> {
     }
 
     fn role_claims(&mut self, draft: &mut Draft) -> Vec<u16> {
-        let mut ports = Vec::new();
+        let (mut ports, mut users) = (Vec::new(), Vec::new());
         for (name, role) in self.roles {
             if role.value.port.is_none() && role.value.proxy_user.is_none() {
                 self.note(role.referenced, format!("role {name} cannot be told"), Some("give it a `port:` or a `proxy-user:`"));
@@ -146,7 +146,11 @@ impl Reader<'_> {
                 ports.push(port.value);
             }
             if let Some(user) = &role.value.proxy_user {
+                if user.value.is_empty() || users.contains(&&user.value) {
+                    self.note(user.referenced, "each role needs a user name of its own", None);
+                }
                 draft.role_by_user(&user.value, id);
+                users.push(&user.value);
             }
         }
         ports

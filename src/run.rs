@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::admin::{self, Admin};
 use crate::cli::{Failure, Outcome, RunArgs};
-use crate::config::source::Source;
+use crate::config::source::{self, Source};
 use crate::config::{self, Config};
 use crate::discovery::{Discovery, Sighting};
 use crate::events::{Event, Lifecycle};
@@ -73,8 +73,7 @@ impl Settings {
     fn gather(args: &RunArgs) -> Result<Self, Failure> {
         let mode = args.policy.mode();
         let audit = mode == Some(egret_policy::Mode::Audit);
-        let source =
-            Source::find(args.policy.policy.as_deref(), |name| std::env::var(name).ok(), audit).map_err(Failure::Usage)?;
+        let source = Source::find(args.policy.policy.as_deref(), source::variable, audit).map_err(Failure::Usage)?;
         let text = source.read().map_err(Failure::Usage)?;
         let config = config::load(&text, mode).map_err(|error| Failure::Usage(anyhow!("the policy is invalid\n{error}")))?;
         let flag = Some(args.listen.clone()).filter(|listen| !listen.is_empty());

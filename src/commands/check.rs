@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{now, print, print_json};
 use crate::cli::{CheckArgs, Failure, Outcome, Output};
 use crate::config::diagnose::{Diagnostic, Diagnostics};
-use crate::config::source::{Source, Text};
+use crate::config::source::{self, Source, Text};
 use crate::config::{self, Config};
 
 /// How long before its end a rule is warned of.
@@ -17,7 +17,7 @@ const SOON: i64 = 14 * 24 * 3_600;
 
 /// Exit 0 if the policy is valid and its tests hold, 1 if a test fails, 2 if it is invalid.
 pub(crate) fn check(args: &CheckArgs) -> Outcome {
-    let source = Source::find(args.file.as_deref(), |name| std::env::var(name).ok(), false).map_err(Failure::Usage)?;
+    let source = Source::find(args.file.as_deref(), source::variable, false).map_err(Failure::Usage)?;
     let text = source.read().map_err(Failure::Usage)?;
     let config = match config::load(&text, args.mode()) {
         Ok(config) => config,

@@ -10,13 +10,13 @@ use serde_json::json;
 use super::{now, print, print_json};
 use crate::cli::{ExplainArgs, Failure, Outcome, Output};
 use crate::config;
-use crate::config::source::Source;
+use crate::config::source::{self, Source};
 use crate::run;
 
 /// Exit 0 if it would be let through, 1 if not, 2 if the target or the policy is invalid.
 pub(crate) fn explain(args: &ExplainArgs) -> Outcome {
     let mode = args.policy.mode();
-    let source = Source::find(args.policy.policy.as_deref(), |name| std::env::var(name).ok(), false).map_err(Failure::Usage)?;
+    let source = Source::find(args.policy.policy.as_deref(), source::variable, false).map_err(Failure::Usage)?;
     let text = source.read().map_err(Failure::Usage)?;
     let config = config::load(&text, mode).map_err(|found| Failure::Usage(anyhow!("the policy is invalid\n{found}")))?;
     let surroundings = run::surroundings(&run::configured_listeners(&config));

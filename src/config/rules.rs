@@ -90,6 +90,9 @@ impl Reader<'_> {
                 if known.is_empty() { "there are no `sets:`".to_owned() } else { format!("sets are: {}", known.join(", ")) };
             return self.error(at, format!("there is no set named {set}"), Some(&help));
         };
+        if members.is_empty() {
+            return self.error(at, format!("the set {set} is empty"), Some("name at least one host or network in it"));
+        }
         let members: Vec<Option<Target>> = members.iter().map(|member| self.target(&member.value, member.referenced)).collect();
         members.into_iter().collect()
     }
@@ -156,6 +159,9 @@ impl Reader<'_> {
     }
 
     fn buckets(&mut self, s3: &raw::S3, at: Location) -> Option<S3Rule> {
+        if s3.buckets.is_empty() {
+            return self.error(at, "`buckets:` is empty", Some("name at least one bucket"));
+        }
         let buckets: Vec<Option<policy::BucketPattern>> = s3
             .buckets
             .iter()

@@ -73,6 +73,11 @@ impl Source {
     }
 }
 
+/// A variable of the environment. One that is no UTF-8 is not passed over: it will be found invalid where it is read.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
 fn read_file(path: &Path) -> io::Result<Text> {
     let file = File::open(path)?;
     if !file.metadata()?.is_file() {

@@ -108,9 +108,21 @@ fn mistakes_of_meaning_are_all_told_in_one_pass() {
 
 #[test]
 fn a_list_that_narrows_must_not_be_empty() {
-    for list in ["to: a.test, for: []", "to: a.test, within: []", "s3: { buckets: [b], regions: [] }", "to: a.test, ports: []"] {
+    for list in [
+        "to: a.test, for: []",
+        "to: a.test, within: []",
+        "s3: { buckets: [b], regions: [] }",
+        "s3: { buckets: [] }",
+        "to: a.test, ports: []",
+    ] {
         says(&format!("version: 1\negress: {{ allow: [{{ {list} }}] }}\n"), "2:19", &["is empty"]);
     }
+}
+
+#[test]
+fn sets_and_users_must_mean_something() {
+    says("version: 1\nsets: { none: [] }\negress: { allow: [$none] }\n", "3:19", &["set none is empty"]);
+    says("version: 1\nroles: { a: { proxy-user: x }, b: { proxy-user: x } }\n", "2:49", &["of its own"]);
 }
 
 #[test]
