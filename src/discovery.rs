@@ -177,7 +177,7 @@ impl Sighting {
             Via::Forward => return None,
         };
         let verdict = verdict(record.decision()?);
-        let denial = record.denial.as_ref().or(record.would_deny.as_ref());
+        let denial = record.objection();
         let target = record.target.as_ref()?;
         let host = host_text(&target.host);
         Some(Self {
@@ -199,7 +199,7 @@ impl Sighting {
     /// From a request that was answered.
     pub(crate) fn of_request(request: &RequestRecord) -> Option<Self> {
         let verdict = verdict(request.decision());
-        let denial = request.denial.as_ref().or(request.would_deny.as_ref());
+        let denial = request.objection();
         let target = request.target.as_ref()?;
         Some(Self {
             host: host_text(&target.host),

@@ -142,7 +142,7 @@ fn escape(json: &str) -> String {
 }
 
 fn connection(record: &Record) -> Connection<'_> {
-    let denial = record.denial.as_ref().or(record.would_deny.as_ref());
+    let denial = record.objection();
     Connection {
         id: &record.id,
         decision: record.decision().map(egret_proxy::Decision::as_str),
@@ -169,7 +169,7 @@ fn connection(record: &Record) -> Connection<'_> {
 }
 
 fn request(record: &RequestRecord) -> Request<'_> {
-    let denial = record.denial.as_ref().or(record.would_deny.as_ref());
+    let denial = record.objection();
     Request {
         id: &record.id,
         decision: record.decision().as_str(),

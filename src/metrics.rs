@@ -115,13 +115,13 @@ pub(crate) fn began(via: Via) {
 
 pub(crate) fn decided(record: &Record) {
     let Some(decision) = record.decision() else { return };
-    let reason = record.denial.as_ref().or(record.would_deny.as_ref()).map(|denial| denial.reason);
+    let reason = record.objection().map(|denial| denial.reason);
     let rule = record.rule.as_ref().map(|rule| rule.as_str().to_owned());
     count(decision.as_str(), reason, record.role.clone(), rule);
 }
 
 pub(crate) fn answered(request: &RequestRecord) {
-    let reason = request.denial.as_ref().or(request.would_deny.as_ref()).map(|denial| denial.reason);
+    let reason = request.objection().map(|denial| denial.reason);
     let rule = request.rule.as_ref().map(|rule| rule.as_str().to_owned());
     count(request.decision().as_str(), reason, request.role.clone(), rule);
 }

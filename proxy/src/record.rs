@@ -259,6 +259,12 @@ impl RequestRecord {
     pub fn decision(&self) -> Decision {
         Decision::of(self.denial.as_ref(), self.would_deny.as_ref())
     }
+
+    /// What spoke against it: the denial, or what would have been one, were it not for audit.
+    #[must_use]
+    pub fn objection(&self) -> Option<&Denial> {
+        self.denial.as_ref().or(self.would_deny.as_ref())
+    }
 }
 
 impl Record {
@@ -267,6 +273,12 @@ impl Record {
     pub fn decision(&self) -> Option<Decision> {
         let decision = Decision::of(self.denial.as_ref(), self.would_deny.as_ref());
         (decision != Decision::Allow || self.stage >= Stage::Admit).then_some(decision)
+    }
+
+    /// What spoke against it: the denial, or what would have been one, were it not for audit.
+    #[must_use]
+    pub fn objection(&self) -> Option<&Denial> {
+        self.denial.as_ref().or(self.would_deny.as_ref())
     }
 
     /// Notes what a permit says.
