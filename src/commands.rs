@@ -8,10 +8,8 @@ pub(crate) mod report;
 mod ask;
 
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use egret_policy::UnixTime;
 
 use crate::cli::{Failure, Outcome};
 
@@ -29,10 +27,4 @@ fn print(text: &str) -> Outcome {
 /// Prints one JSON value on a line.
 fn print_json(value: &serde_json::Value) -> Outcome {
     print(&format!("{value}\n"))
-}
-
-/// The time by which rules expire.
-fn now() -> UnixTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixTime(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }

@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::connect::connect;
 use crate::fault::{DnsFault, Fault, Stop};
 use crate::forward;
-use crate::listener::Gateway;
+use crate::listener::{Gateway, now};
 use crate::peek;
 use crate::record::{Close, Open, Record, Stage, Via};
 use crate::relay::{Tally, relay};
@@ -84,12 +84,13 @@ async fn tunnel(
     record.stage = Stage::Confirm;
     let flight = match shown {
         Some(flight) => flight,
-        None if peek::is_patient(&permit) => {
-            // It may be silent for an hour, and must not keep others waiting meanwhile.
-            slots.handshake = None;
+        None => {
+            if peek::is_patient(&permit) {
+                // It may be silent for an hour, and must not keep others waiting meanwhile.
+                slots.handshake = None;
+            }
             peek::peek(client, &upstream, &permit, &gateway.limits).await?
         }
-        None => peek::peek(client, &upstream, &permit, &gateway.limits).await?,
     };
     peek::note(record, &flight);
     let confirmed = permit.confirm(&flight);
@@ -115,7 +116,7 @@ async fn who_and_what(
         asked.user.as_deref().and_then(|user| policy.role_of_user(user)).unwrap_or_else(|| policy.role_of_port(client.port));
     policy.role_name(role).clone_into(&mut record.role);
     record.target = Some(asked.target.clone());
-    let request = Request::new(asked.target, role, gateway.now());
+    let request = Request::new(asked.target, role, now());
     if asked.flight.is_some() || !policy.wants_name(&request) {
         return Ok((request, asked.flight));
     }

@@ -25,7 +25,7 @@ use crate::client::{Client, Meter};
 use crate::connection::{Slots, dial, resolve_and_vet};
 use crate::fault::{Fault, Stop};
 use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_HTTP_BUFFER};
-use crate::listener::Gateway;
+use crate::listener::{Gateway, now};
 use crate::record::{Close, Open, RequestRecord, Stage};
 use crate::relay::silence;
 use crate::reply::Answer;
@@ -263,7 +263,7 @@ impl Forwarder {
     ) -> Result<Permit, Stop> {
         let role = message::user(request).and_then(|user| policy.role_of_user(&user)).unwrap_or(role);
         policy.role_name(role).clone_into(&mut entry.role);
-        let asked = egret_policy::Request::new(target, role, self.gateway.now());
+        let asked = egret_policy::Request::new(target, role, now());
         self.record().reached(Stage::Admit);
         let mut permit = policy.admit(&asked)?;
         entry.rule = permit.rule().map(|rule| rule.id().clone());

@@ -25,7 +25,7 @@ mod limits;
 
 pub use fault::{ConnectFault, DnsFault, Fault, Stop};
 pub use limits::Limits;
-pub use listener::{Gateway, Serving};
+pub use listener::{Gateway, Serving, now};
 pub use record::{Close, Decision, Observer, Record, RequestRecord, Stage, Via};
 pub use resolve::{BoxedAnswers, DnsServer, Resolve, Resolver, ResolverError};
 pub use rustls::pki_types::{CertificateDer, pem};

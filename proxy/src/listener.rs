@@ -83,12 +83,6 @@ impl Gateway {
         self.resolver.load_full()
     }
 
-    /// The time by which rules expire.
-    pub(crate) fn now(&self) -> UnixTime {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        UnixTime(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
-    }
-
     fn next_id(&self) -> String {
         format!("{}-{}", self.instance, self.accepted.fetch_add(1, Ordering::Relaxed))
     }
@@ -131,6 +125,13 @@ impl Gateway {
             close.run_until_cancelled(serve(client, gateway, record, slots)).await;
         });
     }
+}
+
+/// The time by which rules expire.
+#[must_use]
+pub fn now() -> UnixTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixTime(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// Errors of the connection that was about to be accepted, not of the listener (accept(2)).

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use egret_policy::{Policy, Surroundings};
+use egret_proxy::now;
 use serde_json::json;
 
-use super::{now, print, print_json};
+use super::{print, print_json};
 use crate::cli::{CheckArgs, Failure, Outcome, Output};
 use crate::config::diagnose::{Diagnostic, Diagnostics};
 use crate::config::source::{self, Source, Text};

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use egret_policy::{Denial, Explanation, Host, Permit, Policy, Reason, Request, Target};
+use egret_proxy::now;
 use serde_json::json;
 
-use super::{now, print, print_json};
+use super::{print, print_json};
 use crate::cli::{ExplainArgs, Failure, Outcome, Output};
 use crate::config;
 use crate::config::source::{self, Source};
