@@ -3,8 +3,8 @@
 //! address or localhost are refused, so that a web page cannot reach it through a name of its own (DNS rebinding).
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use egret_policy::{Host, Target};
-use egret_proxy::Gateway;
+use egret_proxy::{Gateway, now};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -23,7 +23,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::discovery::report::{Missing, Report};
+use crate::discovery::report::Report;
+use crate::reading::Missing;
 use crate::run::Witness;
 
 /// Connections at one time; a scraper and a probe need two.
@@ -43,6 +44,7 @@ pub(crate) struct Admin {
     pub(crate) witness: Arc<Witness>,
     pub(crate) ready: Arc<AtomicBool>,
     pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) unserved: Arc<Mutex<Vec<&'static str>>>,
 }
 
 /// Serves the admin port for ever.
@@ -112,7 +114,8 @@ async fn status(State(admin): State<Admin>) -> impl IntoResponse {
         "version": env!("CARGO_PKG_VERSION"),
         "ready": admin.ready.load(Ordering::Relaxed),
         "listen": admin.listen,
-        "policy": { "hash": policy.hash(), "mode": policy.mode().to_string(), "rules": policy.rules().len() },
+        "policy": { "hash": policy.hash(), "mode": policy.mode_at(now()).to_string(), "rules": policy.rules().len() },
+        "unserved": *admin.unserved.lock().unwrap_or_else(PoisonError::into_inner),
         "destinations": admin.witness.discovery().len(),
         "confinement": "none: programs that ignore the proxy variables are not held",
     }))

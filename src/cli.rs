@@ -1,13 +1,17 @@
 //! The command line: what can be asked, and which exit code an answer becomes.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use egret_policy::Mode;
 
-use crate::{commands, run};
+use crate::commands::explain::Shows;
+use crate::learn::Mark;
+use crate::{commands, run, settings};
 
 /// An egress gateway for containers that have no host.
 #[derive(Debug, Parser)]
@@ -21,16 +25,24 @@ struct Cli {
 enum Command {
     /// Run the gateway: a proxy and an admin port on loopback
     Run(RunArgs),
-    /// Validate a policy and run its own tests
+    /// Validate a policy, run its own tests, and try it on what journals hold
     Check(CheckArgs),
     /// Say what the policy decides for a host, host:port or URL, and why
     Explain(ExplainArgs),
     /// Print the discovery report, from journals or from a running egret
     Report(ReportArgs),
+    /// Propose a policy, or a change to one, from what journals hold
+    Learn(LearnArgs),
     /// Print the proxy variables for an app
     Env(EnvArgs),
     /// Probe a running egret: exit 0 if it is ready, 1 if not
     Health(HealthArgs),
+    /// Print the JSON Schema of the policy file, for editors
+    Schema,
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(ManArgs),
 }
 
 /// Where the policy is.
@@ -92,6 +104,15 @@ pub(crate) struct RunArgs {
     /// The most client connections at one time [default: 16384]
     #[arg(long, value_name = "N", env = "EGRET_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: Option<u32>,
+    /// After a reload, close live connections that the new policy would not let through
+    #[arg(long, value_name = "BOOL", env = "EGRET_CLOSE_REVOKED", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) close_revoked: Option<bool>,
+    /// Print every setting and where it came from, and end
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    pub(crate) print_config: Option<Output>,
+    /// Where each argument came from, by its long name.
+    #[arg(skip)]
+    pub(crate) sources: HashMap<String, ValueSource>,
 }
 
 #[derive(Debug, Args)]
@@ -102,23 +123,75 @@ pub(crate) struct CheckArgs {
     /// Goes before the file's own mode, as for `run`
     #[arg(long, value_name = "MODE", env = "EGRET_MODE")]
     mode: Option<ModeArg>,
+    /// Warnings are findings too: exit 1
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Judge what this journal holds as if the policy enforced; may be repeated; - is stdin
+    #[arg(long, value_name = "JOURNAL", num_args = 1..)]
+    pub(crate) replay: Vec<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = CheckOutput::Text)]
+    pub(crate) output: CheckOutput,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// A host, host:port, or URL
+    #[arg(required_unless_present_any = ["reason", "preset"])]
+    pub(crate) target: Option<String>,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    /// Who is asking
+    #[arg(long, default_value = egret_policy::DEFAULT_ROLE)]
+    pub(crate) role: String,
+    /// Look the name up, and judge its addresses too
+    #[arg(long)]
+    pub(crate) resolve: bool,
+    /// What the client shows first: sni=NAME, no-sni, two-snis, bad-sni, bad-hello, http, http=HOST[:PORT], bytes, nothing
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) shows: Option<Shows>,
+    /// Say what this reason of a journal means, and nothing else
+    #[arg(long, value_name = "CODE", conflicts_with_all = ["target", "preset"])]
+    pub(crate) reason: Option<String>,
+    /// Print what this preset holds, and nothing else
+    #[arg(long, value_name = "NAME", conflicts_with = "target")]
+    pub(crate) preset: Option<String>,
     /// How to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ExplainArgs {
-    /// A host, host:port, or URL
-    pub(crate) target: String,
-    #[command(flatten)]
-    pub(crate) policy: PolicyArgs,
-    /// Who is asking
-    #[arg(long, default_value = egret_policy::DEFAULT_ROLE)]
-    pub(crate) role: String,
+pub(crate) struct LearnArgs {
+    /// Journals; - is stdin
+    #[arg(value_name = "JOURNAL", required = true)]
+    pub(crate) journals: Vec<PathBuf>,
+    /// A policy to extend: what it lacks is printed as a unified diff
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) base: Option<PathBuf>,
+    /// Propose a wildcard for this many names below one parent [default: never]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) wildcard_after: Option<u32>,
+    /// Take these in, which are left out otherwise
+    #[arg(long, value_name = "MARK", value_enum, value_delimiter = ',')]
+    pub(crate) include: Vec<Mark>,
     /// How to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// For which shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Write the pages of all commands into this folder, instead of printing one
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -127,7 +200,7 @@ pub(crate) struct ReportArgs {
     #[arg(value_name = "JOURNAL")]
     pub(crate) journals: Vec<PathBuf>,
     /// The admin address of the running egret
-    #[arg(long, value_name = "ADDR:PORT", env = "EGRET_ADMIN", default_value = run::DEFAULT_ADMIN)]
+    #[arg(long, value_name = "ADDR:PORT", env = "EGRET_ADMIN", default_value = settings::DEFAULT_ADMIN)]
     pub(crate) admin: SocketAddr,
     /// How to print
     #[arg(long, value_enum, default_value_t = ReportOutput::Text)]
@@ -136,8 +209,11 @@ pub(crate) struct ReportArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EnvArgs {
+    /// A policy, whose `direct:` addresses go into NO_PROXY too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
     /// The proxy's address as the app sees it
-    #[arg(long, value_name = "ADDR:PORT", env = "EGRET_LISTEN", value_delimiter = ',', default_value = run::DEFAULT_LISTEN)]
+    #[arg(long, value_name = "ADDR:PORT", env = "EGRET_LISTEN", value_delimiter = ',', default_value = settings::DEFAULT_LISTEN)]
     pub(crate) listen: Vec<SocketAddr>,
     /// How to print
     #[arg(long, value_enum, default_value_t = EnvOutput::Shell)]
@@ -147,7 +223,7 @@ pub(crate) struct EnvArgs {
 #[derive(Debug, Args)]
 pub(crate) struct HealthArgs {
     /// The admin address of the running egret
-    #[arg(long, value_name = "ADDR:PORT", env = "EGRET_ADMIN", default_value = run::DEFAULT_ADMIN)]
+    #[arg(long, value_name = "ADDR:PORT", env = "EGRET_ADMIN", default_value = settings::DEFAULT_ADMIN)]
     pub(crate) admin: SocketAddr,
 }
 
@@ -157,6 +233,16 @@ pub(crate) enum Output {
     Text,
     /// For programs: stable and versioned
     Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CheckOutput {
+    /// For people
+    Text,
+    /// For programs: stable and versioned
+    Json,
+    /// SARIF 2.1.0, for code review
+    Sarif,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -209,14 +295,20 @@ pub(crate) type Outcome = Result<(), Failure>;
 /// bug of ours.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let sources = sources(&matches);
     let outcome = std::panic::catch_unwind(|| match cli.command {
-        Command::Run(args) => run::run(&args),
+        Command::Run(args) => run::run(&RunArgs { sources, ..args }),
         Command::Check(args) => commands::check::check(&args),
         Command::Explain(args) => commands::explain::explain(&args),
         Command::Report(args) => commands::report::report(&args),
+        Command::Learn(args) => commands::learn::learn(&args),
         Command::Env(args) => commands::env::env(&args),
         Command::Health(args) => commands::health::health(&args),
+        Command::Schema => commands::generate::schema(),
+        Command::Completions(args) => commands::generate::completions(Cli::command(), args.shell),
+        Command::Man(args) => commands::generate::man(Cli::command(), args.dir.as_deref()),
     });
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -228,4 +320,11 @@ pub fn main() -> ExitCode {
         }
         Err(_) => ExitCode::from(70),
     }
+}
+
+/// Where the arguments of the subcommand came from, by their long names.
+fn sources(matches: &ArgMatches) -> HashMap<String, ValueSource> {
+    let Some((_, matches)) = matches.subcommand() else { return HashMap::new() };
+    let named = |id: &clap::Id| Some((id.as_str().replace('_', "-"), matches.value_source(id.as_str())?));
+    matches.ids().filter_map(named).collect()
 }

@@ -3,7 +3,9 @@
 pub(crate) mod check;
 pub(crate) mod env;
 pub(crate) mod explain;
+pub(crate) mod generate;
 pub(crate) mod health;
+pub(crate) mod learn;
 pub(crate) mod report;
 mod ask;
 
@@ -14,7 +16,7 @@ use anyhow::Context;
 use crate::cli::{Failure, Outcome};
 
 /// Prints what a command has to say. A reader that has read enough is no error.
-fn print(text: &str) -> Outcome {
+pub(crate) fn print(text: &str) -> Outcome {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

@@ -1,22 +1,54 @@
-//! The policy as meant. `raw` is the file as written; here every section becomes what the members want, one short
-//! function each, and everything that is wrong is told in one pass.
+//! The policy as meant. `yaml` reads the text into a tree that knows where everything stands; here every section becomes
+//! what the members want, one short function each, and everything that is wrong is told in one pass.
 
 pub mod diagnose;
-mod raw;
+mod lint;
+pub mod presets;
+mod read;
 mod rules;
+mod sections;
+mod settings;
 pub mod source;
+pub(crate) mod yaml;
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
 
-use egret_policy::{Draft, Mode, Name, Policy, Request, Target, UnixTime};
-use egret_proxy::pem::PemObject;
+use egret_policy::{Draft, Effect, Host, Mode, Policy, Request, Target, UnixTime};
 use egret_proxy::{CertificateDer, DnsServer};
-use serde_saphyr::{Location, MergeKeyPolicy, Spanned};
+use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
-use self::diagnose::{Diagnostic, Diagnostics};
+use self::diagnose::{Code, Diagnostic, Diagnostics};
+use self::presets::Preset;
+use self::read::{Fields, Findings};
+pub use self::sections::Unserved;
+pub use self::settings::RunSettings;
 use self::source::Text;
+use self::yaml::{Node, Place};
+
+/// The keys of the file.
+const FILE: &[&str] = &[
+    "version",
+    "mode",
+    "audit-until",
+    "presets",
+    "sets",
+    "roles",
+    "egress",
+    "dns",
+    "files",
+    "direct",
+    "around",
+    "exec",
+    "run",
+    "tests",
+];
+/// The keys of `egress:`.
+const EGRESS: &[&str] = &["mode", "audit-until", "allow", "deny"];
+/// The keys of a role.
+const ROLE: &[&str] = &["port", "proxy-user", "exe"];
+/// The keys of a test.
+const TEST: &[&str] = &["role", "connect", "expect"];
 
 /// A policy, read and understood.
 #[derive(Debug)]
@@ -31,23 +63,43 @@ pub struct Config {
     pub role_ports: Vec<u16>,
     /// The file's settings for `egret run`.
     pub run: RunSettings,
+    /// Where else the file says what it says, for `--print-config`.
+    pub written: Lines,
+    /// What is reached without the proxy.
+    pub direct: Vec<IpNet>,
+    /// Sections that this version reads and does not serve.
+    pub unserved: Vec<Unserved>,
     /// The file's own tests.
     pub tests: Vec<PolicyTest>,
+    rule_places: Vec<Place>,
+    executables: Vec<(String, Place)>,
+    audit_end: Option<Place>,
+    allow_is_empty_at: Option<Place>,
+    lints: Vec<Diagnostic>,
 }
 
-/// Settings of `egret run` that the file has.
-#[derive(Clone, Debug, Default)]
-pub struct RunSettings {
-    /// Proxy listeners.
-    pub listen: Option<Vec<SocketAddr>>,
-    /// The admin listener.
-    pub admin: Option<SocketAddr>,
-    /// A file, or `-` for stdout.
-    pub journal: Option<String>,
-    /// Seconds.
-    pub drain: Option<u64>,
-    /// The most connections at one time.
-    pub connections: Option<u32>,
+/// A value and the line it is written in, from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written<T> {
+    /// What is written.
+    pub value: T,
+    /// Where.
+    pub line: u32,
+}
+
+/// The lines of settings that have no other home.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lines {
+    /// `mode:`, of the file or of `egress:`.
+    pub mode: Option<u32>,
+    /// `audit-until:`.
+    pub audit_until: Option<u32>,
+    /// `dns.upstream:`.
+    pub upstream: Option<u32>,
+    /// `dns.ca:`.
+    pub ca: Option<u32>,
+    /// `dns.private-answers:`.
+    pub private_answers: Option<u32>,
 }
 
 /// One of the file's own tests.
@@ -55,9 +107,19 @@ pub struct RunSettings {
 pub struct PolicyTest {
     role: String,
     target: Target,
-    expect: raw::Expect,
-    at: Location,
+    expect: Expect,
+    at: Place,
 }
+
+/// What a test expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expect {
+    Allow,
+    Deny,
+    WouldDeny,
+}
+
+const EXPECTATIONS: &[(&str, Expect)] = &[("allow", Expect::Allow), ("deny", Expect::Deny), ("would_deny", Expect::WouldDeny)];
 
 /// Reads a policy. `mode`, from a flag or variable, goes before the file's own.
 ///
@@ -65,174 +127,276 @@ pub struct PolicyTest {
 /// Everything that is wrong, in the order of the file.
 pub fn load(text: &Text, mode: Option<Mode>) -> Result<Config, Diagnostics> {
     let fail = |all| Diagnostics::new(&text.origin, &text.yaml, all);
-    let file = parse(&text.yaml).map_err(|diagnostic| fail(vec![diagnostic]))?;
-    let mut reader = Reader { sets: &file.sets, roles: &file.roles, found: Vec::new() };
-    let mut config = reader.config(&file, mode);
-    config.draft.hash = hash(&text.yaml, config.draft.mode);
-    if reader.found.is_empty() { Ok(config) } else { Err(fail(reader.found)) }
-}
-
-/// Bounds for hostile or mistaken input. Anchors and aliases have no use in a policy and are refused.
-fn parse(yaml: &str) -> Result<raw::File, Diagnostic> {
-    let mut options = serde_saphyr::Options::default();
-    options.with_snippet = false;
-    options.merge_keys = MergeKeyPolicy::Error;
-    options.alias_limits.max_total_replayed_events = 0;
-    if let Some(budget) = &mut options.budget {
-        budget.max_depth = 16;
-        budget.max_documents = 1;
-        budget.max_anchors = 0;
-        budget.max_nodes = 4_000_000;
-        budget.max_events = 8_000_000;
+    let (root, broken) = yaml::parse(&text.yaml);
+    let mut reader = Reader { found: Findings(broken), ..Reader::default() };
+    let config = match &root {
+        Some(root) => reader.config(root, mode),
+        // Where the text broke off has been noted.
+        None if reader.found.0.is_empty() => {
+            reader.found.refuse(Code::MissingKey, Place::default(), "the policy is empty", Some("begin it with `version: 1`"))
+        }
+        None => None,
+    };
+    match config {
+        Some(mut config) if reader.found.0.is_empty() => {
+            config.draft.hash = hash(&text.yaml, config.draft.mode, &reader.presets);
+            Ok(config)
+        }
+        _ => Err(fail(reader.found.0)),
     }
-    serde_saphyr::from_str_with_options(yaml, options).map_err(|error| Diagnostic::of(&error))
 }
 
-/// Twelve hexadecimal digits that change whenever the text or the mode does.
-fn hash(yaml: &str, mode: Mode) -> String {
-    let digest = Sha256::new().chain_update(yaml).chain_update(mode.to_string()).finalize();
+/// Twelve hexadecimal digits that change whenever the text, its presets or the mode do.
+fn hash(yaml: &str, mode: Mode, presets: &[&Preset]) -> String {
+    let digest = Sha256::new().chain_update(yaml).chain_update(mode.to_string());
+    let digest = presets.iter().fold(digest, |digest, preset| digest.chain_update(preset.yaml)).finalize();
     digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Turns the written form into the meant one, and gathers what is wrong.
-struct Reader<'a> {
-    sets: &'a BTreeMap<String, Vec<raw::Text>>,
-    roles: &'a BTreeMap<String, Spanned<raw::Role>>,
-    found: Vec<Diagnostic>,
+#[derive(Default)]
+struct Reader<'t> {
+    sets: BTreeMap<String, rules::Set>,
+    roles: Vec<String>,
+    used_roles: BTreeSet<String>,
+    ids: rules::Ids,
+    presets: Vec<&'static Preset>,
+    /// The preset that is being read.
+    prefix: Option<&'static str>,
+    rule_places: Vec<Place>,
+    executables: Vec<(String, Place)>,
+    lints: Vec<Diagnostic>,
+    found: Findings,
+    text: std::marker::PhantomData<&'t ()>,
 }
 
-impl Reader<'_> {
-    fn note(&mut self, at: Location, message: impl Into<String>, help: Option<&str>) {
-        self.found.push(Diagnostic::at(at, message, help));
-    }
-
-    /// Notes an error and gives nothing, as the last word of a reader.
-    fn error<T>(&mut self, at: Location, message: impl Into<String>, help: Option<&str>) -> Option<T> {
-        self.note(at, message, help);
-        None
-    }
-
-    fn config(&mut self, file: &raw::File, mode: Option<Mode>) -> Config {
-        if file.version.value != 1 {
-            self.note(
-                file.version.referenced,
-                format!("version {} is not known", file.version.value),
-                Some("write `version: 1`"),
-            );
-        }
+impl<'t> Reader<'t> {
+    /// `None` only if the whole is no mapping.
+    fn config(&mut self, root: &Node<'t>, mode: Option<Mode>) -> Option<Config> {
+        let file = self.found.map(root, "the policy", FILE)?;
+        self.version(file);
         let mut draft = Draft::default();
-        let egress_mode = file.egress.as_ref().and_then(|egress| egress.mode);
-        draft.mode = mode.or_else(|| egress_mode.or(file.mode).map(rules::mode)).unwrap_or(Mode::Enforce);
-        let role_ports = self.role_claims(&mut draft);
-        if let Some(egress) = &file.egress {
-            self.rules(egress, &mut draft);
+        let mut written = Lines::default();
+        let role_ports = self.roles(file.section("roles"), &mut draft);
+        self.sets(file.section("sets"));
+        let egress = file.section("egress").and_then(|node| self.found.map(node, "`egress:`", EGRESS));
+        let audit_end = self.modes(file, egress, mode, &mut draft, &mut written);
+        let mut direct = self.take_presets(file.section("presets"), &mut draft);
+        if let Some(egress) = egress {
+            self.rules(egress.section("allow"), Effect::Allow, &mut draft);
+            self.rules(egress.section("deny"), Effect::Deny, &mut draft);
         }
-        let (dns, dns_roots) = self.dns(file.dns.as_ref(), &mut draft);
-        Config { draft, dns, dns_roots, role_ports, run: self.run_settings(&file.run), tests: self.tests(&file.tests) }
+        let allows = |rule: &egret_policy::Rule| rule.effect() == Effect::Allow;
+        let empty = !draft.rules().iter().any(allows);
+        self.unused_sets();
+        self.unused_roles(file.section("roles"));
+        let (dns, dns_roots) = self.dns(file.section("dns"), &mut draft, &mut written);
+        direct.extend(self.direct(file.section("direct")));
+        let unserved = self.unserved(file);
+        let run = self.run_settings(file.section("run"));
+        let tests = self.tests(file.section("tests"));
+        Some(Config {
+            draft,
+            dns,
+            dns_roots,
+            role_ports,
+            run,
+            written,
+            direct,
+            unserved,
+            tests,
+            rule_places: std::mem::take(&mut self.rule_places),
+            executables: std::mem::take(&mut self.executables),
+            audit_end,
+            allow_is_empty_at: empty.then(|| file.get("egress").unwrap_or(root).at),
+            lints: std::mem::take(&mut self.lints),
+        })
     }
 
-    fn role_claims(&mut self, draft: &mut Draft) -> Vec<u16> {
-        let (mut ports, mut users) = (Vec::new(), Vec::new());
-        for (name, role) in self.roles {
-            if role.value.port.is_none() && role.value.proxy_user.is_none() {
-                self.note(role.referenced, format!("role {name} cannot be told"), Some("give it a `port:` or a `proxy-user:`"));
+    fn version(&mut self, file: Fields<'_, 't>) {
+        match file.get("version") {
+            None => {
+                let at = Place { end: file.at.start, ..file.at };
+                self.found.note(Code::MissingKey, at, "the policy says no version", Some("begin the file with `version: 1`"));
+            }
+            Some(node) if !node.is("1") => {
+                self.found.note(Code::BadValue, node.at, "this version is not known", Some("write `version: 1`"));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// The nearest mode wins: flag or variable, section, file. An end of audit belongs to the mode beside it.
+    fn modes(
+        &mut self,
+        file: Fields<'_, 't>,
+        egress: Option<Fields<'_, 't>>,
+        flag: Option<Mode>,
+        draft: &mut Draft,
+        written: &mut Lines,
+    ) -> Option<Place> {
+        let of_file = self.mode_beside(file);
+        let of_egress = egress.map(|egress| self.mode_beside(egress)).unwrap_or_default();
+        let nearest = of_egress.mode.map(|_| &of_egress).unwrap_or(&of_file);
+        draft.mode = flag.or(nearest.mode.map(|(mode, _)| mode)).unwrap_or(Mode::Enforce);
+        if flag.is_some() {
+            return None;
+        }
+        written.mode = nearest.mode.map(|(_, at)| at.line);
+        draft.audit_until = nearest.until.map(|(until, _)| until);
+        written.audit_until = nearest.until.map(|(_, at)| at.line);
+        nearest.until.map(|(_, at)| at)
+    }
+
+    fn mode_beside(&mut self, fields: Fields<'_, 't>) -> ModeBeside {
+        let word = fields.get("mode").and_then(|node| Some((self.found.word(node, "`mode:`", rules::MODES)?, node.at)));
+        let until = fields.get("audit-until").and_then(|node| Some((self.instant(node, "`audit-until:`")?, node.at)));
+        let unread = word.is_none() && fields.get("mode").is_some();
+        let in_audit = unread || word.is_some_and(|(mode, _)| mode == Mode::Audit);
+        if let Some(node) = fields.get("audit-until").filter(|_| !in_audit) {
+            let help = "write `mode: audit` beside it, or remove it";
+            self.found.note(Code::Conflict, node.at, "`audit-until:` ends an audit, and there is none here", Some(help));
+        }
+        ModeBeside { mode: word, until }
+    }
+
+    fn roles(&mut self, node: Option<&Node<'t>>, draft: &mut Draft) -> Vec<u16> {
+        let Some(roles) = node.and_then(|node| self.found.any_map(node, "`roles:`")) else { return Vec::new() };
+        let mut written: Vec<_> = roles.iter().collect();
+        written.sort_by_key(|(name, ..)| *name);
+        let mut claims = Claims::default();
+        for (name, key, node) in written {
+            self.role_name(name, key);
+            let Some(fields) = self.found.map(node, "a role", ROLE) else { continue };
+            if !ROLE.iter().any(|claim| fields.get(claim).is_some()) {
+                let help = "give it a `port:`, a `proxy-user:` or an `exe:`";
+                self.found.note(Code::MissingKey, key.at, format!("role {name} cannot be told"), Some(help));
             }
             let Some(id) = draft.role(name) else { continue };
-            if let Some(port) = &role.value.port {
-                if port.value == 0 || ports.contains(&port.value) {
-                    self.note(port.referenced, "each role needs a port of its own, from 1", None);
-                }
-                draft.role_by_port(port.value, id);
-                ports.push(port.value);
-            }
-            if let Some(user) = &role.value.proxy_user {
-                if user.value.is_empty() || users.contains(&&user.value) {
-                    self.note(user.referenced, "each role needs a user name of its own", None);
-                }
-                draft.role_by_user(&user.value, id);
-                users.push(&user.value);
-            }
+            self.role_port(fields, id, draft, &mut claims);
+            self.role_user(fields, id, draft, &mut claims);
+            self.role_executable(name, fields, id, draft, &mut claims);
         }
-        ports
+        claims.ports
     }
 
-    fn dns(&mut self, dns: Option<&raw::Dns>, draft: &mut Draft) -> (DnsServer, Vec<CertificateDer<'static>>) {
-        let Some(dns) = dns else { return (DnsServer::System, Vec::new()) };
-        draft.private_answers = dns.private_answers == Some(raw::PrivateAnswers::Allow);
-        let server = dns.upstream.as_ref().and_then(|upstream| self.dns_server(upstream)).unwrap_or(DnsServer::System);
-        let roots = dns.ca.as_ref().and_then(|path| self.certificates(path)).unwrap_or_default();
-        (server, roots)
+    /// Role names stand in records and metrics.
+    fn role_name(&mut self, name: &str, key: &Node<'t>) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name == egret_policy::DEFAULT_ROLE {
+            let help = "give the role another name; default is whoever is no other role";
+            self.found.note(Code::Conflict, key.at, "the role default is there already", Some(help));
+        } else if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+            let message = "the name of a role is 1 to 64 letters, digits, `-`, `_` or `.`";
+            self.found.note(Code::BadValue, key.at, message, Some("it stands in records and metrics: keep it plain"));
+        }
+        self.roles.push(name.to_owned());
     }
 
-    fn dns_server(&mut self, text: &raw::Text) -> Option<DnsServer> {
-        let server = match text.value.strip_prefix("tls://") {
-            None if text.value == "system" => Some(DnsServer::System),
-            None => address(&text.value, 53).map(DnsServer::Plain),
-            Some(rest) => {
-                rest.split_once('#').and_then(|(at, name)| Some(DnsServer::Tls(address(at, 853)?, Name::parse(name).ok()?)))
-            }
+    fn role_port(&mut self, fields: Fields<'_, 't>, id: egret_policy::RoleId, draft: &mut Draft, claims: &mut Claims) {
+        let Some(node) = fields.get("port") else { return };
+        let Some(port) = self.found.number::<u16>(node, "`port:`", (1, u16::MAX)) else { return };
+        if claims.ports.contains(&port) {
+            self.found.note(
+                Code::Conflict,
+                node.at,
+                "each role needs a port of its own",
+                Some("give one of the two another port"),
+            );
+        }
+        draft.role_by_port(port, id);
+        claims.ports.push(port);
+    }
+
+    fn role_user(&mut self, fields: Fields<'_, 't>, id: egret_policy::RoleId, draft: &mut Draft, claims: &mut Claims) {
+        let Some(node) = fields.get("proxy-user") else { return };
+        let Some(user) = self.found.text(node, "`proxy-user:`") else { return };
+        if user.is_empty() || !claims.users.insert(user.to_owned()) {
+            self.found.note(
+                Code::Conflict,
+                node.at,
+                "each role needs a user name of its own",
+                Some("give one of the two another name"),
+            );
+        }
+        draft.role_by_user(user, id);
+    }
+
+    fn role_executable(
+        &mut self,
+        name: &str,
+        fields: Fields<'_, 't>,
+        id: egret_policy::RoleId,
+        draft: &mut Draft,
+        claims: &mut Claims,
+    ) {
+        let Some(node) = fields.get("exe") else { return };
+        let Some(path) = self.found.text(node, "`exe:`") else { return };
+        if !path.starts_with('/') {
+            let help = "write the whole path, /app/bin/migrate, with links resolved";
+            return self.found.note(Code::BadValue, node.at, format!("{path:?} is no absolute path"), Some(help));
+        }
+        if !claims.executables.insert(path.to_owned()) {
+            self.found.note(
+                Code::Conflict,
+                node.at,
+                "each role needs an executable of its own",
+                Some("make one role of the two"),
+            );
+        }
+        draft.role_by_executable(path, id);
+        self.executables.push((name.to_owned(), node.at));
+    }
+
+    fn unused_roles(&mut self, node: Option<&Node<'t>>) {
+        let Some(node) = node else { return };
+        let unused = self.roles.iter().filter(|name| !self.used_roles.contains(*name));
+        for name in unused {
+            let at = Fields::key_place(node, name);
+            let help = format!("write `for: [{name}]` in a rule, or remove it");
+            self.lints.push(Diagnostic::warning(Code::UnusedRole, at, format!("no rule is for the role {name}"), Some(&help)));
+        }
+    }
+
+    fn tests(&mut self, node: Option<&Node<'t>>) -> Vec<PolicyTest> {
+        let Some(tests) = node.and_then(|node| self.found.list(node, "`tests:`")) else { return Vec::new() };
+        tests.iter().filter_map(|test| self.test(test)).collect()
+    }
+
+    fn test(&mut self, node: &Node<'t>) -> Option<PolicyTest> {
+        let fields = self.found.map(node, "a test", TEST)?;
+        let role = match fields.get("role") {
+            Some(role) => self.known_role(role)?.to_owned(),
+            None => egret_policy::DEFAULT_ROLE.to_owned(),
         };
-        if server.is_none() {
-            let help = "write system, 10.0.0.2, 127.0.0.1:5353 or tls://9.9.9.9#dns.quad9.net";
-            return self.error(text.referenced, format!("{:?} is no DNS server", text.value), Some(help));
-        }
-        server
-    }
-
-    fn certificates(&mut self, path: &raw::Text) -> Option<Vec<CertificateDer<'static>>> {
-        let read: Result<Vec<_>, String> = CertificateDer::pem_file_iter(&path.value)
-            .map_err(|error| error.to_string())
-            .and_then(|found| found.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string()));
-        match read {
-            Ok(found) if !found.is_empty() => Some(found),
-            Ok(_) => self.error(path.referenced, format!("{} holds no certificate", path.value), Some("it wants PEM")),
-            Err(error) => self.error(path.referenced, format!("cannot read {}: {error}", path.value), None),
-        }
-    }
-
-    fn run_settings(&mut self, run: &raw::Run) -> RunSettings {
-        if let Some(listen) = run.listen.as_ref().filter(|listen| listen.value.is_empty()) {
-            self.note(listen.referenced, "`listen:` is empty", Some("name at least one address, or leave the key out"));
-        }
-        if let Some(connections) = run.connections.as_ref().filter(|connections| connections.value == 0) {
-            self.note(connections.referenced, "no connection at all cannot be meant", Some("write at least 1"));
-        }
-        let listen = run.listen.as_ref().map(|all| all.value.iter().filter_map(|text| self.socket(text)).collect());
-        let admin = run.admin.as_ref().and_then(|text| self.socket(text));
-        let connections = run.connections.as_ref().map(|connections| connections.value);
-        RunSettings { listen, admin, journal: run.journal.clone(), drain: run.drain, connections }
-    }
-
-    fn socket(&mut self, text: &raw::Text) -> Option<SocketAddr> {
-        match text.value.parse() {
-            Ok(address) => Some(address),
-            Err(_) => {
-                self.error(text.referenced, format!("{:?} is no address and port", text.value), Some("write 127.0.0.1:3128"))
-            }
-        }
-    }
-
-    fn tests(&mut self, tests: &[Spanned<raw::Test>]) -> Vec<PolicyTest> {
-        let read = |test: &Spanned<raw::Test>| {
-            let role = test.value.role.as_ref();
-            if let Some(role) =
-                role.filter(|role| role.value != egret_policy::DEFAULT_ROLE && !self.roles.contains_key(&role.value))
-            {
-                return self.error(role.referenced, format!("there is no role named {}", role.value), None);
-            }
-            let role = role.map_or(egret_policy::DEFAULT_ROLE, |role| &role.value).to_owned();
-            match Target::parse(&test.value.connect.value) {
-                Ok(target) => Some(PolicyTest { role, target, expect: test.value.expect, at: test.value.connect.referenced }),
-                Err(error) => self.error(test.value.connect.referenced, format!("{:?}: {error}", test.value.connect.value), None),
-            }
+        let (Some(connect), Some(expect)) = (fields.get("connect"), fields.get("expect")) else {
+            let help = "write { connect: \"api.example.com:443\", expect: allow }";
+            return self.found.refuse(Code::MissingKey, node.at, "a test needs `connect:` and `expect:`", Some(help));
         };
-        tests.iter().filter_map(read).collect()
+        let expect = self.found.word(expect, "`expect:`", EXPECTATIONS);
+        let text = self.found.text(connect, "`connect:`")?;
+        match Target::parse(text) {
+            Ok(target) => Some(PolicyTest { role, target, expect: expect?, at: connect.at }),
+            Err(error) => {
+                self.found.refuse(Code::BadValue, connect.at, format!("{text:?}: {error}"), Some("write \"api.example.com:443\""))
+            }
+        }
     }
 }
 
-/// An address with or without a port.
-fn address(text: &str, port: u16) -> Option<SocketAddr> {
-    text.parse().ok().or_else(|| egret_policy::literal(text).map(|ip: IpAddr| SocketAddr::new(ip, port)))
+/// A mode, and the end of an audit, as they stand in one place.
+#[derive(Default)]
+struct ModeBeside {
+    mode: Option<(Mode, Place)>,
+    until: Option<(UnixTime, Place)>,
+}
+
+/// By what roles are told so far.
+#[derive(Default)]
+struct Claims {
+    ports: Vec<u16>,
+    users: BTreeSet<String>,
+    executables: BTreeSet<String>,
 }
 
 impl PolicyTest {
@@ -243,22 +407,28 @@ impl PolicyTest {
     pub fn run(&self, policy: &std::sync::Arc<Policy>, now: UnixTime) -> Result<(), Diagnostic> {
         let role = policy.role_named(&self.role).unwrap_or_else(|| policy.default_role());
         let mut verdict = policy.admit(&Request::new(self.target.clone(), role, now));
-        if let (Ok(permit), egret_policy::Host::Address(_)) = (&mut verdict, &self.target.host) {
+        if let (Ok(permit), Host::Address(_)) = (&mut verdict, &self.target.host) {
             verdict = permit.vet(&[]).map(|_| permit.clone());
         }
         let (got, why) = match &verdict {
             Ok(permit) => match permit.would_deny() {
-                None => (raw::Expect::Allow, permit.rule().map(|rule| format!("allowed by rule {}", rule.id()))),
-                Some(denial) => (raw::Expect::WouldDeny, Some(denial.detail.clone())),
+                None => (Expect::Allow, permit.rule().map(|rule| format!("allowed by rule {}", rule.id()))),
+                Some(denial) => (Expect::WouldDeny, Some(denial.detail.clone())),
             },
-            Err(denial) => (raw::Expect::Deny, Some(format!("{} ({})", denial.detail, denial.reason))),
+            Err(denial) => (Expect::Deny, Some(format!("{} ({})", denial.detail, denial.reason))),
         };
         if got == self.expect {
             return Ok(());
         }
         let message =
-            format!("the test expects {:?} for {} as role {}, the policy says {got:?}", self.expect, self.target, self.role);
-        Err(Diagnostic::at(self.at, message, why.as_deref()))
+            format!("the test expects {} for {} as role {}, the policy says {got}", self.expect, self.target, self.role);
+        Err(Diagnostic::error(Code::FailedTest, self.at, message, why.as_deref()))
+    }
+}
+
+impl std::fmt::Display for Expect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(EXPECTATIONS.iter().find(|(_, expect)| expect == self).map_or("", |(word, _)| word))
     }
 }
 

@@ -1,16 +1,16 @@
 //! Everything that can be told to the outside, and its JSON: one object a line, flat, stable, versioned. This is the
 //! only place that turns the members' own types into text.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
-use egret_policy::{Denial, Host, Target};
+use egret_policy::{Denial, Effect, Host, Rule, Target, UnixTime};
 use egret_proxy::{Record, RequestRecord};
 use jiff::{Timestamp, Unit};
 use serde::Serialize;
 
 /// The version of every event. It changes when a field changes its meaning or goes; new fields do not change it.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -19,8 +19,15 @@ pub(crate) enum Event {
     Connection(Box<Record>),
     /// A forwarded HTTP request was answered.
     Request(Box<RequestRecord>),
-    /// The policy was read anew.
-    Policy(Reload),
+    /// The policy was read anew, or its audit ended.
+    Policy(Box<Reload>),
+    /// Something that the policy asks for and that is not done.
+    Coverage {
+        /// The section that asks.
+        section: &'static str,
+        /// Why not.
+        why: String,
+    },
     /// egret began or ends.
     Lifecycle(Box<Lifecycle>),
     /// Events were lost.
@@ -38,7 +45,39 @@ pub(crate) struct Reload {
     pub(crate) result: &'static str,
     /// The hash of the policy in force from now on.
     pub(crate) policy: String,
+    pub(crate) mode: String,
     pub(crate) error: Option<String>,
+    /// How many rules are in force.
+    pub(crate) rules: usize,
+    #[serde(flatten)]
+    pub(crate) difference: Difference,
+}
+
+/// What another policy has and lacks.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Difference {
+    /// At most 50.
+    pub(crate) added: Vec<RuleLine>,
+    pub(crate) added_count: usize,
+    /// At most 50.
+    pub(crate) removed: Vec<RuleLine>,
+    pub(crate) removed_count: usize,
+}
+
+/// A rule in a few words.
+#[derive(Debug, Serialize)]
+pub(crate) struct RuleLine {
+    id: String,
+    effect: &'static str,
+    text: String,
+    line: u32,
+}
+
+impl From<&Rule> for RuleLine {
+    fn from(rule: &Rule) -> Self {
+        let effect = if rule.effect() == Effect::Allow { "allow" } else { "deny" };
+        Self { id: rule.id().to_string(), effect, text: rule.to_string(), line: rule.line() }
+    }
 }
 
 /// A phase of egret's own life.
@@ -76,6 +115,7 @@ struct Connection<'a> {
     sni: Option<&'a str>,
     ech: bool,
     address: Option<SocketAddr>,
+    refused: Option<IpAddr>,
     class: Option<&'static str>,
     bytes_up: u64,
     bytes_down: u64,
@@ -100,6 +140,7 @@ struct Request<'a> {
     status: u16,
     fault: Option<&'static str>,
     address: Option<SocketAddr>,
+    refused: Option<IpAddr>,
     class: Option<&'static str>,
     bytes_up: u64,
     bytes_down: u64,
@@ -114,6 +155,9 @@ impl Event {
             Self::Connection(record) => line("connection", record.opened + record.duration, connection(record)),
             Self::Request(request) => line("request", SystemTime::now(), self::request(request)),
             Self::Policy(reload) => line("policy", SystemTime::now(), reload),
+            Self::Coverage { section, why } => {
+                line("coverage", SystemTime::now(), serde_json::json!({ "section": section, "served": false, "why": why }))
+            }
             Self::Lifecycle(lifecycle) => line("lifecycle", SystemTime::now(), lifecycle),
             Self::Gap { cause, lost } => line("gap", SystemTime::now(), serde_json::json!({ "cause": cause, "lost": lost })),
         }
@@ -129,6 +173,11 @@ fn line(event: &str, time: SystemTime, fields: impl Serialize) -> String {
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     let stamp = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
     format!("{:.3}", stamp.round(Unit::Millisecond).unwrap_or(stamp))
+}
+
+/// The same for a time of the policy, to the second.
+pub(crate) fn rfc3339_of(time: UnixTime) -> String {
+    Timestamp::from_second(time.0).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
 }
 
 /// JSON escapes C0; readers of logs also trip over DEL, C1 and the Unicode line ends. In JSON these stand only inside
@@ -156,6 +205,7 @@ fn connection(record: &Record) -> Connection<'_> {
         sni: record.sni.as_deref(),
         ech: record.ech,
         address: record.address,
+        refused: record.refused,
         class: record.class.map(egret_policy::Class::as_str),
         bytes_up: record.bytes_up,
         bytes_down: record.bytes_down,
@@ -182,6 +232,7 @@ fn request(record: &RequestRecord) -> Request<'_> {
         status: record.status,
         fault: record.fault,
         address: record.address,
+        refused: record.refused,
         class: record.class.map(egret_policy::Class::as_str),
         bytes_up: record.bytes_up,
         bytes_down: record.bytes_down,

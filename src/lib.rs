@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod config;
+mod settings;
 mod run;
 mod reload;
 mod shutdown;
@@ -12,4 +13,8 @@ mod journal;
 mod metrics;
 mod admin;
 mod discovery;
+mod reading;
+mod evidence;
+mod replay;
+mod learn;
 mod commands;

@@ -1,10 +1,11 @@
 //! Every metric name in one table, with what it means. Counters are fed from what the members report; nothing here
 //! decides. Host names are never labels: an app can ask for as many as it likes.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use egret_policy::{Policy, Reason};
+use egret_policy::{Mode, Policy, Reason};
 use egret_proxy::{Close, ConnectFault, DnsFault, Record, RequestRecord, Via};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -24,6 +25,8 @@ const DNS_QUERIES: &str = "egret_dns_queries_total";
 const DNS_DURATION: &str = "egret_dns_query_duration_seconds";
 const SNI_MISMATCH: &str = "egret_tls_sni_mismatch_total";
 const ACCEPT_ERRORS: &str = "egret_accept_errors_total";
+const REVOKED: &str = "egret_connections_revoked_total";
+const UNATTRIBUTED: &str = "egret_clients_unattributed_total";
 const PANICS: &str = "egret_panics_total";
 const DESTINATIONS: &str = "egret_discovered_destinations";
 
@@ -48,6 +51,8 @@ const TABLE: &[(&str, Kind, &str)] = &[
     (DNS_DURATION, Kind::Histogram, "How long it took to resolve a name, cache included"),
     (SNI_MISMATCH, Kind::Counter, "Connections whose SNI was not the requested name"),
     (ACCEPT_ERRORS, Kind::Counter, "Accepts that failed for want of descriptors or memory"),
+    (REVOKED, Kind::Counter, "Live connections closed because another policy would not let them through"),
+    (UNATTRIBUTED, Kind::Counter, "Clients whose executable could not be told, though roles ask for it"),
     (PANICS, Kind::Counter, "Connections that ended in a panic of ours"),
     (EVENTS_DROPPED, Kind::Counter, "Events lost because their sink could not keep up"),
     (DESTINATIONS, Kind::Gauge, "Destinations in the discovery table"),
@@ -83,6 +88,8 @@ fn begin_at_zero() {
     counter!(SNI_MISMATCH).absolute(0);
     counter!(ACCEPT_ERRORS).absolute(0);
     counter!(PANICS).absolute(0);
+    counter!(REVOKED).absolute(0);
+    counter!(UNATTRIBUTED).absolute(0);
     for result in ["loaded", "rejected"] {
         counter!(POLICY_RELOADS, "result" => result).absolute(0);
     }
@@ -91,18 +98,31 @@ fn begin_at_zero() {
     }
 }
 
-/// Another policy is in force. The former one's info series goes to 0, as a series cannot be taken back.
-pub(crate) fn policy_in_force(policy: &Policy, former: Option<&Policy>) {
-    if let Some(former) = former {
+/// The hash and mode that the info series tells of.
+static IN_FORCE: Mutex<Option<(String, Mode)>> = Mutex::new(None);
+
+/// Another policy is in force, or another mode of it. The former info series goes to 0, as a series cannot be taken back.
+pub(crate) fn policy_in_force(policy: &Policy) {
+    let told = (policy.hash().to_owned(), policy.mode_at(egret_proxy::now()));
+    let mut former = IN_FORCE.lock().unwrap_or_else(PoisonError::into_inner);
+    if former.as_ref() == Some(&told) {
+        return;
+    }
+    if let Some(former) = former.as_ref() {
         info(former).set(0.0);
     }
-    info(policy).set(1.0);
+    info(&told).set(1.0);
+    *former = Some(told);
+}
+
+/// A policy was read and put in force.
+pub(crate) fn policy_loaded() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     gauge!(POLICY_LOADED).set(now.as_secs_f64());
 }
 
-fn info(policy: &Policy) -> metrics::Gauge {
-    gauge!(POLICY_INFO, "hash" => policy.hash().to_owned(), "mode" => policy.mode().to_string())
+fn info((hash, mode): &(String, Mode)) -> metrics::Gauge {
+    gauge!(POLICY_INFO, "hash" => hash.clone(), "mode" => mode.to_string())
 }
 
 pub(crate) fn reloaded(result: &'static str) {
@@ -143,8 +163,10 @@ pub(crate) fn closed(record: &Record) {
     for (direction, bytes) in [("up", record.bytes_up), ("down", record.bytes_down)] {
         counter!(BYTES, "direction" => direction, "role" => record.role.clone()).increment(bytes);
     }
-    if record.close == Close::Panic {
-        counter!(PANICS).increment(1);
+    match record.close {
+        Close::Panic => counter!(PANICS).increment(1),
+        Close::Revoked => counter!(REVOKED).increment(1),
+        _ => {}
     }
 }
 
@@ -158,6 +180,10 @@ pub(crate) fn dialled(outcome: Result<(), ConnectFault>, took: Duration) {
         counter!(CONNECT_FAILURES, "kind" => fault.code()).increment(1);
     }
     histogram!(CONNECT_DURATION).record(took.as_secs_f64());
+}
+
+pub(crate) fn unattributed() {
+    counter!(UNATTRIBUTED).increment(1);
 }
 
 pub(crate) fn accept_failed() {

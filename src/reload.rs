@@ -2,29 +2,37 @@
 //! rename, or behind a swapped link as Kubernetes mounts configuration. It is read whole and once; a broken one
 //! leaves the old one in force, and says so everywhere.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use egret_policy::{Mode, Policy, Surroundings};
-use egret_proxy::{Gateway, Resolver};
+use egret_policy::{Mode, Policy, Rule, RuleId, Surroundings};
+use egret_proxy::{Gateway, Resolver, now};
 use futures_util::StreamExt;
 use inotify::{EventStream, Inotify, WatchMask};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config;
 use crate::config::source::{Source, Text};
-use crate::events::{Event, Reload};
+use crate::events::{Difference, Event, Reload, RuleLine};
 use crate::journal::Journal;
 use crate::metrics;
+use crate::run::tell_unserved;
 
 /// A file that changed is read once it has been quiet for this long, so that a writer can finish.
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// A folder that is never quiet is not waited for longer than this.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The end of an audit is looked at this often at least, as the clock may be set.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// The most rules that an event names of those added, and of those removed.
+const TOLD: usize = 50;
 
 /// Reloads the policy of a gateway.
 pub(crate) struct Reloader {
@@ -33,6 +41,8 @@ pub(crate) struct Reloader {
     pub(crate) surroundings: Surroundings,
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) journal: Journal,
+    /// The sections of the policy in force that are not served.
+    pub(crate) unserved: Arc<Mutex<Vec<&'static str>>>,
 }
 
 /// What a reload is for. Listened to before egret says that it has started, so that nothing is missed after.
@@ -79,26 +89,44 @@ impl Reloader {
                 tried = text.as_ref().ok().map(|text| text.yaml.clone());
                 self.reload(text);
             }
-            asked = reasons.next().await;
+            asked = tokio::select! {
+                asked = reasons.next() => asked,
+                () = audit_ended(&self.gateway) => {
+                    self.tell("audit_ended", None, Difference::default());
+                    false
+                }
+            };
         }
     }
 
     fn reload(&self, text: anyhow::Result<Text>) {
-        let outcome = text.and_then(|text| self.prepare(&text));
-        let (result, error) = match outcome {
+        match text.and_then(|text| self.prepare(&text)) {
             Ok((policy, resolver)) => {
-                let former = self.gateway.policy();
-                self.gateway.replace(Arc::clone(&policy), Box::new(resolver));
-                metrics::policy_in_force(&policy, Some(&*former).filter(|former| former.hash() != policy.hash()));
-                ("loaded", None)
+                let difference = difference(&self.gateway.policy(), &policy);
+                self.gateway.replace(policy, Box::new(resolver));
+                metrics::policy_loaded();
+                metrics::reloaded("loaded");
+                self.tell("loaded", None, difference);
             }
             Err(error) => {
                 eprintln!("egret: the policy was not reloaded, the old one stays in force: {error:#}");
-                ("rejected", Some(format!("{error:#}")))
+                metrics::reloaded("rejected");
+                self.tell("rejected", Some(format!("{error:#}")), Difference::default());
             }
-        };
-        metrics::reloaded(result);
-        self.journal.write(Event::Policy(Reload { result, policy: self.gateway.policy().hash().to_owned(), error }));
+        }
+    }
+
+    fn tell(&self, result: &'static str, error: Option<String>, difference: Difference) {
+        let policy = self.gateway.policy();
+        metrics::policy_in_force(&policy);
+        self.journal.write(Event::Policy(Box::new(Reload {
+            result,
+            policy: policy.hash().to_owned(),
+            mode: policy.mode_at(now()).to_string(),
+            error,
+            rules: policy.rules().len(),
+            difference,
+        })));
     }
 
     fn prepare(&self, text: &Text) -> anyhow::Result<(Arc<Policy>, Resolver)> {
@@ -108,8 +136,33 @@ impl Reloader {
             tracing::warn!(port, "a new role port is served only after a restart");
         }
         let resolver = Resolver::new(&config.dns, &config.dns_roots)?;
+        *self.unserved.lock().unwrap_or_else(PoisonError::into_inner) = tell_unserved(&config.unserved, &self.journal);
         Ok((Arc::new(Policy::new(config.draft, self.surroundings.clone())), resolver))
     }
+}
+
+/// Waits for the end of the audit of the policy in force; for ever if it has none, or none that is still to come. The
+/// clock may be set meanwhile.
+async fn audit_ended(gateway: &Gateway) {
+    let Some(end) = gateway.policy().audit_until().filter(|end| now() < *end) else { return std::future::pending().await };
+    while now() < end {
+        let left = u64::try_from(end.0.saturating_sub(now().0)).unwrap_or(0);
+        tokio::time::sleep(Duration::from_secs(left).min(LOOK_AGAIN)).await;
+    }
+}
+
+/// The rules that a policy has and the former one lacks, and the reverse. Order, notes and lines make no difference.
+fn difference(former: &Policy, policy: &Policy) -> Difference {
+    let (added, added_count) = beyond(policy, former);
+    let (removed, removed_count) = beyond(former, policy);
+    Difference { added, added_count, removed, removed_count }
+}
+
+/// The rules of the one that the other lacks: some of them, and their number.
+fn beyond(one: &Policy, other: &Policy) -> (Vec<RuleLine>, usize) {
+    let known: HashSet<(&RuleId, u64)> = other.rules().iter().map(|rule| (rule.id(), rule.content())).collect();
+    let new: Vec<&Rule> = one.rules().iter().filter(|rule| !known.contains(&(rule.id(), rule.content()))).collect();
+    (new.iter().take(TOLD).map(|rule| RuleLine::from(*rule)).collect(), new.len())
 }
 
 fn folder_events(path: &Path) -> io::Result<EventStream<[u8; 4096]>> {

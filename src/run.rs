@@ -8,24 +8,21 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use egret_policy::{Policy, Surroundings};
-use egret_proxy::{ConnectFault, DnsFault, Gateway, Limits, Observer, Record, RequestRecord, Resolver, Serving, Via};
+use egret_proxy::{ConnectFault, DnsFault, Gateway, Observer, Owners, Record, RequestRecord, Resolver, Serving, Via, now};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
 use crate::admin::{self, Admin};
 use crate::cli::{Failure, Outcome, RunArgs};
-use crate::config::source::{self, Source};
-use crate::config::{self, Config};
+use crate::config::{Config, Unserved};
 use crate::discovery::{Discovery, Sighting};
 use crate::events::{Event, Lifecycle};
 use crate::journal::Journal;
 use crate::reload::{Reasons, Reloader};
+use crate::settings::{DEFAULT_ADMIN, DEFAULT_LISTEN, Settings, fixed};
 use crate::shutdown::Ending;
-use crate::{journal, metrics};
+use crate::{commands, journal, metrics, settings};
 
-pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:3128";
-pub(crate) const DEFAULT_ADMIN: &str = "127.0.0.1:3129";
-const DEFAULT_DRAIN: u64 = 10;
 /// More threads than this gain nothing for a sidecar, and each costs memory.
 const MAX_THREADS: usize = 4;
 /// Live connections get this long to write their records once they were told to close.
@@ -35,8 +32,11 @@ const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until it is told to end.
 pub(crate) fn run(args: &RunArgs) -> Outcome {
-    init_diagnostics();
+    settings::init_diagnostics();
     let settings = Settings::gather(args)?;
+    if let Some(output) = args.print_config {
+        return commands::print(&settings.tell(output));
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     let mut builder =
         if threads == 1 { tokio::runtime::Builder::new_current_thread() } else { tokio::runtime::Builder::new_multi_thread() };
@@ -49,59 +49,6 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
     outcome
 }
 
-/// Diagnostics go to stderr; `EGRET_LOG` sets their level.
-fn init_diagnostics() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("EGRET_LOG").unwrap_or_else(|_| "warn".into());
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
-}
-
-/// Everything `run` needs, from flags, variables, and the file, in that order.
-struct Settings {
-    source: Source,
-    mode: Option<egret_policy::Mode>,
-    /// The policy's text, and what it says.
-    yaml: String,
-    config: Config,
-    listen: Vec<SocketAddr>,
-    admin: SocketAddr,
-    journal: String,
-    drain: Duration,
-    limits: Limits,
-}
-
-impl Settings {
-    fn gather(args: &RunArgs) -> Result<Self, Failure> {
-        let mode = args.policy.mode();
-        let audit = mode == Some(egret_policy::Mode::Audit);
-        let source = Source::find(args.policy.policy.as_deref(), source::variable, audit).map_err(Failure::Usage)?;
-        let text = source.read().map_err(Failure::Usage)?;
-        let config = config::load(&text, mode).map_err(|error| Failure::Usage(anyhow!("the policy is invalid\n{error}")))?;
-        let flag = Some(args.listen.clone()).filter(|listen| !listen.is_empty());
-        let listen = flag.or_else(|| config.run.listen.clone()).unwrap_or_else(|| vec![fixed(DEFAULT_LISTEN)]);
-        Ok(Self {
-            listen,
-            admin: args.admin.or(config.run.admin).unwrap_or_else(|| fixed(DEFAULT_ADMIN)),
-            journal: args.journal.clone().or_else(|| config.run.journal.clone()).unwrap_or_else(|| "-".to_owned()),
-            drain: Duration::from_secs(args.drain.or(config.run.drain).unwrap_or(DEFAULT_DRAIN)),
-            limits: limits(args.connections.or(config.run.connections)),
-            source,
-            mode,
-            yaml: text.yaml,
-            config,
-        })
-    }
-}
-
-fn limits(connections: Option<u32>) -> Limits {
-    let default = Limits::default();
-    let connections = connections.and_then(|n| usize::try_from(n).ok()).unwrap_or(default.connections);
-    Limits { connections, ..default }
-}
-
-pub(crate) fn fixed(address: &str) -> SocketAddr {
-    address.parse().expect("the defaults are addresses")
-}
-
 fn open_journal(path: &str) -> Result<(Journal, journal::Writer), Failure> {
     Journal::open(path).with_context(|| format!("cannot open the journal {path}")).map_err(Failure::Environment)
 }
@@ -111,18 +58,22 @@ async fn live(settings: Settings, journal: Journal) -> Outcome {
     let prometheus = metrics::install().map_err(Failure::Environment)?;
     let listeners = Listeners::bind(&settings).await?;
     let surroundings = listeners.surroundings();
-    let witness = Arc::new(Witness { journal: journal.clone(), discovery: Mutex::default() });
+    let witness =
+        Arc::new(Witness { journal: journal.clone(), discovery: Mutex::default(), unattributed: AtomicBool::default() });
     let gateway = gateway(&settings, &surroundings, &witness)?;
     let phase = Phase { journal: journal.clone(), listen: listeners.addresses.clone(), admin: listeners.admin_address, gateway };
     let (ready, serving) = (Arc::new(AtomicBool::new(true)), Serving::default());
 
     let reasons = Reasons::listen(&settings.source).context("cannot listen for SIGHUP").map_err(Failure::Environment)?;
+    let unserved = tell_unserved(&settings.config.unserved, &journal);
     let Settings { source, mode, yaml, drain, .. } = settings;
-    let reloader = Reloader { source, mode, surroundings, gateway: Arc::clone(&phase.gateway), journal };
+    let unserved = Arc::new(Mutex::new(unserved));
+    let gateway = Arc::clone(&phase.gateway);
+    let reloader = Reloader { source, mode, surroundings, gateway, journal, unserved: Arc::clone(&unserved) };
     tokio::spawn(reloader.watch(reasons, yaml));
     tokio::spawn(upkeep(prometheus.clone()));
     let gateway = Arc::clone(&phase.gateway);
-    let admin = Admin { prometheus, gateway, witness, ready: Arc::clone(&ready), listen: phase.listen.clone() };
+    let admin = Admin { prometheus, gateway, witness, ready: Arc::clone(&ready), listen: phase.listen.clone(), unserved };
     tokio::spawn(admin::serve(listeners.admin, admin));
     for listener in listeners.proxies {
         tokio::spawn(Arc::clone(&phase.gateway).serve(listener, serving.clone()));
@@ -142,9 +93,30 @@ fn gateway(settings: &Settings, surroundings: &Surroundings, witness: &Arc<Witne
     let resolver = Resolver::new(&settings.config.dns, &settings.config.dns_roots)
         .map_err(|error| Failure::Environment(anyhow!("cannot resolve names: {error}; set dns.upstream in the policy")))?;
     let policy = Arc::new(Policy::new(settings.config.draft.clone(), surroundings.clone()));
-    metrics::policy_in_force(&policy, None);
+    metrics::policy_in_force(&policy);
+    metrics::policy_loaded();
     let observer = Arc::clone(witness) as Arc<dyn Observer>;
-    Ok(Arc::new(Gateway::new(instance(), policy, Box::new(resolver), settings.limits.clone(), observer)))
+    let gateway = Gateway::new(instance(), policy, Box::new(resolver), settings.limits.clone(), observer);
+    Ok(Arc::new(gateway.with_owners(Arc::new(ProcessTable)).closing_revoked(settings.close_revoked)))
+}
+
+/// Says of every section that is written and not served that it is not.
+pub(crate) fn tell_unserved(unserved: &[Unserved], journal: &Journal) -> Vec<&'static str> {
+    for Unserved { section, why } in unserved {
+        eprintln!("egret: `{section}:` of the policy is not served: {why}");
+        journal.write(Event::Coverage { section, why: (*why).to_owned() });
+    }
+    unserved.iter().map(|unserved| unserved.section).collect()
+}
+
+/// The executable that holds a socket, as the process table shows it.
+struct ProcessTable;
+
+impl Owners for ProcessTable {
+    fn executable(&self, client: SocketAddr, server: SocketAddr) -> Result<String, String> {
+        let owner = egret_flows::owner(client, server).map_err(|unknown| unknown.to_string())?;
+        owner.exe.into_os_string().into_string().map_err(|path| format!("the path {} is not UTF-8", path.display()))
+    }
 }
 
 /// Ends accepting and what is alive; each connection still leaves its record.
@@ -208,10 +180,10 @@ pub(crate) fn surroundings(listeners: &[SocketAddr]) -> Surroundings {
 
 /// Where a policy says that egret listens, flags and variables left out.
 pub(crate) fn configured_listeners(config: &Config) -> Vec<SocketAddr> {
-    let mut listeners = config.run.listen.clone().unwrap_or_else(|| vec![fixed(DEFAULT_LISTEN)]);
+    let mut listeners = config.run.listen.as_ref().map_or_else(|| vec![fixed(DEFAULT_LISTEN)], |listen| listen.value.clone());
     let host = listeners.first().map_or([127, 0, 0, 1].into(), SocketAddr::ip);
     listeners.extend(config.role_ports.iter().map(|port| SocketAddr::new(host, *port)));
-    listeners.push(config.run.admin.unwrap_or_else(|| fixed(DEFAULT_ADMIN)));
+    listeners.push(config.run.admin.as_ref().map_or_else(|| fixed(DEFAULT_ADMIN), |admin| admin.value));
     listeners
 }
 
@@ -241,7 +213,7 @@ impl Phase {
             pid: std::process::id(),
             listen: self.listen.clone(),
             admin: self.admin,
-            mode: policy.mode().to_string(),
+            mode: policy.mode_at(now()).to_string(),
             policy: policy.hash().to_owned(),
         })));
     }
@@ -251,6 +223,8 @@ impl Phase {
 pub(crate) struct Witness {
     journal: Journal,
     discovery: Mutex<Discovery>,
+    /// Whether it has been said that an executable could not be told.
+    unattributed: AtomicBool,
 }
 
 impl Witness {
@@ -297,6 +271,14 @@ impl Observer for Witness {
 
     fn dialled(&self, outcome: Result<(), ConnectFault>, took: Duration) {
         metrics::dialled(outcome, took);
+    }
+
+    fn unattributed(&self, why: &str) {
+        metrics::unattributed();
+        if !self.unattributed.swap(true, Ordering::Relaxed) {
+            tracing::warn!(why, "roles by executable: a client's executable cannot be told; this is said once");
+            self.journal.write(Event::Coverage { section: "roles", why: format!("an executable cannot be told: {why}") });
+        }
     }
 
     fn accept_failed(&self, error: &std::io::Error) {

@@ -22,7 +22,7 @@ pub struct UnixTime(pub i64);
 #[derive(Clone, Debug)]
 pub struct Request {
     target: Target,
-    pinned: Option<IpAddr>,
+    pub(crate) pinned: Option<IpAddr>,
     role: RoleId,
     now: UnixTime,
 }
@@ -69,12 +69,13 @@ impl Policy {
         if let Host::Address(address) = request.target.host {
             self.refuse_own_listener(address, request.target.port, &request.target.to_string())?;
         }
-        let denied = self.deny_rule(request).map(|rule| (self.mode_of(rule), denied_by(rule, &request.target.to_string())));
+        let denied =
+            self.deny_rule(request).map(|rule| (self.mode_of(rule, request.now), denied_by(rule, &request.target.to_string())));
         if let Some((Mode::Enforce, denial)) = denied {
             return Err(denial);
         }
         let entry = self.best_allow(request);
-        if entry.is_none() && self.mode == Mode::Enforce {
+        if entry.is_none() && self.mode_at(request.now) == Mode::Enforce {
             return Err(self.why_not(request));
         }
         let mut permit = self.permit(request, entry);
@@ -112,7 +113,7 @@ impl Policy {
             now: request.now,
             rule: entry.map(|entry| entry.rule),
             protocol: rule.map_or_else(|| Protocol::of_port(port), |rule| rule.protocol_on(port)),
-            mode: rule.and_then(|rule| rule.mode).unwrap_or(self.mode),
+            mode: rule.and_then(|rule| rule.mode).unwrap_or(self.mode_at(request.now)),
             would_deny: None,
         }
     }
@@ -163,10 +164,10 @@ impl Policy {
     pub(crate) fn first_deny(&self, entries: impl Iterator<Item = Entry>, request: &Request) -> Option<&Rule> {
         let mut matching = entries.filter(|entry| self.misses(*entry, request).is_none()).map(|entry| entry.rule(&self.rules));
         let first = matching.next()?;
-        if self.mode_of(first) == Mode::Enforce {
+        if self.mode_of(first, request.now) == Mode::Enforce {
             return Some(first);
         }
-        matching.find(|rule| self.mode_of(rule) == Mode::Enforce).or(Some(first))
+        matching.find(|rule| self.mode_of(rule, request.now) == Mode::Enforce).or(Some(first))
     }
 
     /// Deny rules for the address in every reading of it: as it is, and as the IPv4 address it embeds.
@@ -175,8 +176,8 @@ impl Policy {
         self.deny.nets(address).chain(inner)
     }
 
-    pub(crate) fn mode_of(&self, rule: &Rule) -> Mode {
-        rule.mode.unwrap_or(self.mode)
+    pub(crate) fn mode_of(&self, rule: &Rule, now: UnixTime) -> Mode {
+        rule.mode.unwrap_or(self.mode_at(now))
     }
 
     /// Refuses egret's own sockets in every reading of the address: as it is, and as the IPv4 address it embeds.

@@ -1,10 +1,13 @@
-//! A verdict with its neighbourhood: which rules nearly matched, and why they did not. It asks the same questions as
-//! a connection does, so that it cannot tell another story.
+//! A verdict with its neighbourhood: which rules nearly matched, why they did not, and the smallest rule that would
+//! allow what was denied. It asks the same questions as a connection does, so that it cannot tell another story.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::decide::Request;
-use crate::policy::Policy;
+use crate::decide::{Request, embedded};
+use crate::line::RuleLine;
+use crate::name::Name;
+use crate::policy::{DEFAULT_ROLE, Policy};
 use crate::rule::Rule;
 use crate::target::Host;
 use crate::verdict::{Denial, Permit, Reason};
@@ -39,6 +42,12 @@ impl Policy {
         Explanation { verdict: self.admit(request), near: self.near(request), wants_name: self.wants_name(request) }
     }
 
+    /// Whether some rule, allow or deny, names this name or covers it, on whatever port.
+    #[must_use]
+    pub fn speaks_of(&self, name: &Name) -> bool {
+        self.allow.names(name, &self.rules).chain(self.deny.names(name, &self.rules)).next().is_some()
+    }
+
     fn near(&self, request: &Request) -> Vec<NearMiss> {
         let Host::Name(name) = &request.target().host else { return Vec::new() };
         let missed = self.allow.names(name, &self.rules).filter_map(|entry| Some((entry, Some(self.misses(entry, request)?))));
@@ -46,3 +55,34 @@ impl Policy {
         missed.chain(around).take(MAX_NEAR).map(|(entry, why)| NearMiss { rule: entry.rule(&self.rules).clone(), why }).collect()
     }
 }
+
+impl Policy {
+    /// The smallest line under `egress.allow` that would let the denied request through. `answer` is the address that
+    /// was refused, where one was. `None` where no line can: what denies must go, or the client must show something else.
+    #[must_use]
+    pub fn line_that_allows(&self, request: &Request, denial: &Denial, answer: Option<IpAddr>) -> Option<RuleLine> {
+        let role = Some(self.role_name(request.role())).filter(|role| *role != DEFAULT_ROLE);
+        let roles = role.map(str::to_owned).into_iter().collect();
+        let line = RuleLine { roles, ..RuleLine::for_target(request.target()) };
+        match denial.reason {
+            Reason::NoRule
+            | Reason::PortNotListed
+            | Reason::RoleNotListed
+            | Reason::RuleExpired
+            | Reason::AuditRule
+            | Reason::AddressNotListed => Some(line),
+            Reason::AddressClass => {
+                let rule = denial.rule.as_ref().and_then(|id| self.rules.iter().find(|rule| rule.id == *id));
+                let protocol = rule.and_then(|rule| rule.protocol);
+                // An embedding address needs leave for both of its readings.
+                let plain = answer.filter(|answer| embedded(*answer).is_none())?;
+                let within = request.target().host.name().map(|_| plain.into()).into_iter().collect();
+                rule.is_none_or(|rule| rule.within.is_empty()).then_some(RuleLine { protocol, within, ..line })
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
 //! Which rules speak of a name or an address, in time that does not grow with the number of rules: a name is looked
-//! up whole and then once per parent, an address once per prefix length in use. Its naive twin, a scan, is in the
+//! up whole and then once per parent, a bucket by its name, an address once per prefix length in use. Its naive twin, a scan, is in the
 //! tests, and a property test holds the two together.
 
 use std::collections::{BTreeSet, HashMap};
@@ -9,7 +9,8 @@ use ipnet::IpNet;
 
 use crate::name::Name;
 use crate::pattern::NamePattern;
-use crate::rule::{Rule, To};
+use crate::rule::{Effect, Rule, To};
+use crate::s3::{BucketPattern, S3Host, S3Rule};
 
 /// One target of one rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,22 +24,56 @@ pub(crate) struct Entry {
 pub(crate) struct Index {
     exact: HashMap<Box<str>, Vec<Entry>>,
     below: HashMap<Box<str>, Vec<Entry>>,
-    buckets: Vec<Entry>,
+    /// By the whole name of a bucket.
+    buckets: HashMap<Box<str>, Vec<Entry>>,
+    /// Rules with a star in some bucket, asked in turn.
+    bucket_globs: Vec<Entry>,
     nets: HashMap<IpNet, Vec<Entry>>,
     v4_lengths: BTreeSet<u8>,
     v6_lengths: BTreeSet<u8>,
 }
 
 impl Index {
-    pub(crate) fn insert(&mut self, at: u32, rule: &Rule) {
+    /// The rules of this effect.
+    pub(crate) fn of(rules: &[Rule], effect: Effect) -> Self {
+        let mut index = Self::default();
+        for (at, rule) in (0u32..).zip(rules).filter(|(_, rule)| rule.effect() == effect) {
+            index.insert(at, rule);
+        }
+        index.forget_order(rules);
+        index
+    }
+
+    fn insert(&mut self, at: u32, rule: &Rule) {
         for (target, (to, _)) in (0u32..).zip(&rule.to) {
             let entry = Entry { rule: at, target };
             match to {
                 To::Name(NamePattern::Exact(name)) => push(&mut self.exact, name.as_str(), entry),
                 To::Name(NamePattern::Below(apex)) => push(&mut self.below, apex.as_str(), entry),
-                To::S3(_) => self.buckets.push(entry),
+                To::S3(buckets) => self.insert_buckets(buckets, entry),
                 To::Net(net) => self.insert_net(net.trunc(), entry),
             }
+        }
+    }
+
+    fn insert_buckets(&mut self, rule: &S3Rule, entry: Entry) {
+        if rule.buckets.iter().any(|bucket| bucket.whole().is_none()) {
+            return self.bucket_globs.push(entry);
+        }
+        for bucket in rule.buckets.iter().filter_map(BucketPattern::whole).collect::<BTreeSet<_>>() {
+            push(&mut self.buckets, bucket, entry);
+        }
+    }
+
+    /// Of rules with the very same target the stricter comes first, wherever they stand in the file.
+    fn forget_order(&mut self, rules: &[Rule]) {
+        let by_name = self.exact.values_mut().chain(self.below.values_mut()).chain(self.buckets.values_mut());
+        let lists = by_name.chain(self.nets.values_mut()).chain([&mut self.bucket_globs]);
+        for entries in lists.filter(|entries| entries.len() > 1) {
+            entries.sort_by_cached_key(|entry| {
+                let rule = entry.rule(rules);
+                (rule.within.is_empty(), rule.protocol, rule.id.clone())
+            });
         }
     }
 
@@ -53,12 +88,41 @@ impl Index {
     /// Entries whose pattern covers the name, most specific first: exact, then longer wildcards, then buckets.
     pub(crate) fn names<'a>(&'a self, name: &'a Name, rules: &'a [Rule]) -> impl Iterator<Item = Entry> + 'a {
         let exact = self.exact.get(name.as_str()).into_iter().flatten();
-        let below = name.parents().filter_map(|parent| self.below.get(parent)).flatten();
-        let buckets = self.buckets.iter().filter(move |entry| match &entry.of(rules).0 {
-            To::S3(buckets) => buckets.matches(name),
-            To::Name(_) | To::Net(_) => false,
-        });
-        exact.chain(below).chain(buckets).copied()
+        exact.chain(self.wildcards(name)).chain(self.bucket_entries(name, rules)).copied()
+    }
+
+    /// Entries of wildcards above the name, the longest first.
+    fn wildcards<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a Entry> {
+        name.parents().filter_map(|parent| self.below.get(parent)).flatten()
+    }
+
+    fn bucket_entries<'a>(&'a self, name: &'a Name, rules: &'a [Rule]) -> impl Iterator<Item = &'a Entry> {
+        let bucket = self.has_buckets().then(|| S3Host::bucket_of(name)).flatten();
+        let matching = move |entry: &&Entry| matches!(&entry.of(rules).0, To::S3(rule) if rule.matches(name));
+        let whole = bucket.and_then(|bucket| self.buckets.get(bucket)).into_iter().flatten();
+        let globs = bucket.map(|_| self.bucket_globs.iter()).into_iter().flatten();
+        whole.chain(globs).filter(matching)
+    }
+
+    /// Entries of the same kind that speak of everything this target speaks of, and maybe more. Networks of one kind
+    /// of address, names and wildcards; of buckets only those that are written alike.
+    pub(crate) fn covering<'a>(&'a self, to: &'a To, rules: &'a [Rule]) -> Box<dyn Iterator<Item = Entry> + 'a> {
+        match to {
+            To::Name(NamePattern::Exact(name)) => Box::new(self.names(name, rules)),
+            To::Name(NamePattern::Below(apex)) => {
+                let same = self.below.get(apex.as_str()).into_iter().flatten();
+                Box::new(same.chain(self.wildcards(apex)).copied())
+            }
+            To::Net(net) => {
+                let wider = move |entry: &Entry| matches!(&entry.of(rules).0, To::Net(other) if other.contains(net));
+                Box::new(self.nets(net.network()).filter(wider))
+            }
+            To::S3(buckets) => {
+                let first = buckets.buckets.first().and_then(BucketPattern::whole).and_then(|name| self.buckets.get(name));
+                let alike = move |entry: &&Entry| entry.of(rules).0 == *to;
+                Box::new(first.into_iter().flatten().chain(&self.bucket_globs).filter(alike).copied())
+            }
+        }
     }
 
     /// Entries whose network holds the address, longest prefix first.
@@ -73,7 +137,7 @@ impl Index {
 
     /// Whether any rule speaks of buckets.
     pub(crate) fn has_buckets(&self) -> bool {
-        !self.buckets.is_empty()
+        !self.buckets.is_empty() || !self.bucket_globs.is_empty()
     }
 
     /// Wildcards at this very name, and exact rules for it: what nearly matched its children and its parent.

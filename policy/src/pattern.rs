@@ -56,7 +56,7 @@ impl NamePattern {
         if let Some((host, _)) = text.split_once('/') {
             return Err(PatternError::Path(host.to_owned()));
         }
-        if let Some(name) = text.strip_prefix('.') {
+        if let Some(name) = text.strip_prefix('.').filter(|name| !name.is_empty()) {
             return Err(PatternError::LeadingDot(name.to_owned()));
         }
         let (below, name) = match text.strip_prefix("*.") {
@@ -90,6 +90,19 @@ impl NamePattern {
     }
 }
 
+/// The part of a name that somebody registered, such as `example.co.uk`; the whole name where there is no such part.
+#[must_use]
+pub fn registered_domain(name: &Name) -> &str {
+    let domain = psl::domain(name.as_str().as_bytes()).filter(|domain| domain.suffix().is_known());
+    let length = domain.map_or_else(|| unlisted_domain(name), |domain| domain.as_bytes().len());
+    &name.as_str()[name.as_str().len() - length..]
+}
+
+/// Under a top-level domain that is on no list, such as `internal`, the last two labels.
+fn unlisted_domain(name: &Name) -> usize {
+    name.as_str().rmatch_indices('.').nth(1).map_or(name.as_str().len(), |(dot, _)| name.as_str().len() - dot - 1)
+}
+
 fn is_public_suffix(apex: &str) -> bool {
     psl::suffix(apex.as_bytes()).is_some_and(|suffix| suffix.is_known() && suffix.as_bytes() == apex.as_bytes())
 }
@@ -109,6 +122,7 @@ const PROVIDER_SUFFIXES: &[&str] = &[
     "cloudapp.azure.com",
     "core.windows.net",
     "fastly.net",
+    "googleapis.com",
     "googleusercontent.com",
     "oraclecloud.com",
     "sharepoint.com",

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::address::Class;
-use crate::decide::{Request, denied_by, embedded};
+use crate::decide::{Request, UnixTime, denied_by, embedded};
 use crate::name::Name;
+use crate::policy::Policy;
 use crate::rule::{Mode, Protocol};
 use crate::target::{Host, Target};
 use crate::verdict::{Denial, Permit, Reason, VettedAddr};
@@ -71,7 +72,7 @@ impl Permit {
         };
         if let Some(address) = self.pinned.filter(|pinned| !answers.contains(pinned)) {
             // A rule in audit speaks of its name; only a policy in audit lets unlisted addresses through.
-            let mode = if self.policy.mode == Mode::Audit { self.mode } else { Mode::Enforce };
+            let mode = if self.policy.mode_at(self.now) == Mode::Audit { self.mode } else { Mode::Enforce };
             self.obey(mode, not_of_name(&self.target, address).by(self.rule()))?;
         }
         let candidates: Vec<IpAddr> = match literal {
@@ -95,7 +96,7 @@ impl Permit {
         policy.refuse_own_listener(address, self.target.port, &what).map_err(|denial| denial.by(self.rule()))?;
         let as_address = self.as_request(address);
         if let Some(rule) = policy.first_deny(policy.deny_nets(address), &as_address) {
-            self.obey(policy.mode_of(rule), denied_by(rule, &what))?;
+            self.obey(policy.mode_of(rule, self.now), denied_by(rule, &what))?;
         }
         self.check_within(address)?;
         self.check_class(address)?;
@@ -227,7 +228,7 @@ impl Permit {
         let policy = Arc::clone(&self.policy);
         let what = format!("{} with SNI {shown}", self.target);
         let Some(rule) = policy.deny_rule(&Request::new(target, self.role, self.now)) else { return Ok(()) };
-        self.obey(policy.mode_of(rule), denied_by(rule, &what))
+        self.obey(policy.mode_of(rule, self.now), denied_by(rule, &what))
     }
 
     fn refuse_flight(&mut self, reason: Reason, what: &str, help: &str) -> Result<(), Denial> {
@@ -237,6 +238,24 @@ impl Permit {
 
     fn flight(&self, reason: Reason, what: &str, help: &str) -> Denial {
         Denial::new(reason, format!("the connection to {} is refused: {what}", self.target), help).by(self.rule())
+    }
+}
+
+/// A reload.
+impl Permit {
+    /// The same connection under another policy: what was asked for, the address that was dialled, and what the client
+    /// showed first, all judged anew.
+    ///
+    /// # Errors
+    /// The [`Denial`] that this connection would get now.
+    pub fn again(&self, policy: &Arc<Policy>, dialled: IpAddr, shown: &Flight, now: UnixTime) -> Result<Self, Denial> {
+        let role = policy.role_named(self.policy.role_name(self.role)).unwrap_or_else(|| policy.default_role());
+        let mut request = Request::new(self.target.clone(), role, now);
+        request.pinned = self.pinned;
+        let mut permit = policy.admit(&request)?;
+        permit.vet(&[dialled])?;
+        permit.confirm(shown)?;
+        Ok(permit)
     }
 }
 

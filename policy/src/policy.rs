@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::address::{Class, classify};
+use crate::decide::UnixTime;
 use crate::matcher::{Entry, Index};
 use crate::ports::Ports;
 use crate::rule::{Effect, Mode, Protocol, Rule, RuleDraft, To};
@@ -21,14 +22,34 @@ pub struct RoleId(u16);
 pub struct Draft {
     /// Whether verdicts bind where nothing nearer says.
     pub mode: Mode,
+    /// When audit ends and the mode is enforce; without meaning for a mode that enforces already.
+    pub audit_until: Option<UnixTime>,
     /// Whether private answers (RFC 1918, unique local) are admitted without a rule that names their space.
     pub private_answers: bool,
     /// Identifies the policy in every record.
     pub hash: String,
     roles: Vec<String>,
-    by_port: HashMap<u16, RoleId>,
-    by_user: HashMap<String, RoleId>,
+    claims: Claims,
     rules: Vec<Rule>,
+}
+
+/// By what each role is told.
+#[derive(Clone, Debug, Default)]
+struct Claims {
+    ports: HashMap<u16, RoleId>,
+    users: HashMap<String, RoleId>,
+    executables: HashMap<String, RoleId>,
+}
+
+/// What is known of whoever is asking.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// The proxy user name it gave.
+    pub user: Option<&'a str>,
+    /// The executable that was seen to hold its socket.
+    pub executable: Option<&'a str>,
+    /// The local port it came to.
+    pub port: u16,
 }
 
 /// What egret knows of the host it runs on.
@@ -43,12 +64,12 @@ pub struct Surroundings {
 /// A policy in force.
 #[derive(Debug)]
 pub struct Policy {
-    pub(crate) mode: Mode,
+    mode: Mode,
+    audit_until: Option<UnixTime>,
     pub(crate) private_answers: bool,
     hash: String,
     roles: Vec<String>,
-    by_port: HashMap<u16, RoleId>,
-    by_user: HashMap<String, RoleId>,
+    claims: Claims,
     pub(crate) rules: Vec<Rule>,
     pub(crate) allow: Index,
     pub(crate) deny: Index,
@@ -56,16 +77,23 @@ pub struct Policy {
     tls_names: Vec<(Ports, Vec<RoleId>)>,
 }
 
+impl RoleId {
+    /// Its name among these.
+    pub(crate) fn name_in(self, names: &[String]) -> &str {
+        names.get(usize::from(self.0)).map_or(DEFAULT_ROLE, String::as_str)
+    }
+}
+
 impl Default for Draft {
     /// An empty policy, which denies everything.
     fn default() -> Self {
         Self {
             mode: Mode::Enforce,
+            audit_until: None,
             private_answers: false,
             hash: String::new(),
             roles: vec![DEFAULT_ROLE.to_owned()],
-            by_port: HashMap::new(),
-            by_user: HashMap::new(),
+            claims: Claims::default(),
             rules: Vec::new(),
         }
     }
@@ -84,22 +112,27 @@ impl Draft {
 
     /// Connections to this port are this role's.
     pub fn role_by_port(&mut self, port: u16, role: RoleId) {
-        self.by_port.insert(port, role);
+        self.claims.ports.insert(port, role);
     }
 
     /// Requests with this proxy user name are this role's.
     pub fn role_by_user(&mut self, user: &str, role: RoleId) {
-        self.by_user.insert(user.to_owned(), role);
+        self.claims.users.insert(user.to_owned(), role);
+    }
+
+    /// Connections whose socket this executable holds are this role's.
+    pub fn role_by_executable(&mut self, path: &str, role: RoleId) {
+        self.claims.executables.insert(path.to_owned(), role);
     }
 
     /// Adds an allow rule.
     pub fn allow(&mut self, rule: RuleDraft) {
-        self.rules.push(rule.build(Effect::Allow));
+        self.rules.push(rule.build(Effect::Allow, &self.roles));
     }
 
     /// Adds a deny rule.
     pub fn deny(&mut self, rule: RuleDraft) {
-        self.rules.push(rule.build(Effect::Deny));
+        self.rules.push(rule.build(Effect::Deny, &self.roles));
     }
 
     /// The rules so far, in the order they were added.
@@ -113,20 +146,15 @@ impl Policy {
     /// Puts a draft in force.
     #[must_use]
     pub fn new(draft: Draft, surroundings: Surroundings) -> Self {
-        let (mut allow, mut deny) = (Index::default(), Index::default());
-        for (at, rule) in (0u32..).zip(&draft.rules) {
-            match rule.effect {
-                Effect::Allow => allow.insert(at, rule),
-                Effect::Deny => deny.insert(at, rule),
-            }
-        }
+        let allow = Index::of(&draft.rules, Effect::Allow);
+        let deny = Index::of(&draft.rules, Effect::Deny);
         Self {
             mode: draft.mode,
+            audit_until: draft.audit_until,
             private_answers: draft.private_answers,
             hash: draft.hash,
             roles: draft.roles,
-            by_port: draft.by_port,
-            by_user: draft.by_user,
+            claims: draft.claims,
             tls_names: tls_names(&draft.rules),
             rules: draft.rules,
             allow,
@@ -141,10 +169,16 @@ impl Policy {
         &self.hash
     }
 
-    /// The mode where nothing nearer says.
+    /// The mode at this time, where no rule says another.
     #[must_use]
-    pub fn mode(&self) -> Mode {
-        self.mode
+    pub fn mode_at(&self, now: UnixTime) -> Mode {
+        if self.audit_until.is_some_and(|end| now >= end) { Mode::Enforce } else { self.mode }
+    }
+
+    /// When audit ends, if this policy is in audit and has an end.
+    #[must_use]
+    pub fn audit_until(&self) -> Option<UnixTime> {
+        self.audit_until.filter(|_| self.mode == Mode::Audit)
     }
 
     /// The rules, in the order they were written.
@@ -169,19 +203,22 @@ impl Policy {
     /// The role's name.
     #[must_use]
     pub fn role_name(&self, role: RoleId) -> &str {
-        self.roles.get(usize::from(role.0)).map_or(DEFAULT_ROLE, String::as_str)
+        role.name_in(&self.roles)
     }
 
-    /// Whose connections arrive at this local port.
+    /// Who is asking. What the request itself says goes before what was observed, and that before the port.
     #[must_use]
-    pub fn role_of_port(&self, port: u16) -> RoleId {
-        self.by_port.get(&port).copied().unwrap_or(RoleId(0))
+    pub fn role_of(&self, asker: Asker<'_>) -> RoleId {
+        let user = asker.user.and_then(|user| self.claims.users.get(user));
+        let executable = || asker.executable.and_then(|path| self.claims.executables.get(path));
+        let port = || self.claims.ports.get(&asker.port);
+        user.or_else(executable).or_else(port).copied().unwrap_or(RoleId(0))
     }
 
-    /// Who has this proxy user name.
+    /// Whether some role is told by its executable, so that it is worth the effort to find out.
     #[must_use]
-    pub fn role_of_user(&self, user: &str) -> Option<RoleId> {
-        self.by_user.get(user).copied()
+    pub fn has_executables(&self) -> bool {
+        !self.claims.executables.is_empty()
     }
 
     pub(crate) fn rule(&self, at: u32) -> &Rule {

@@ -52,6 +52,18 @@ impl Ports {
         (!ranges.is_empty()).then_some(Self(ranges))
     }
 
+    /// Whether these are all of the others, and maybe more.
+    pub(crate) fn cover(&self, others: &Self) -> bool {
+        let within_one = |range: &PortRange| self.0.iter().any(|own| own.first <= range.first && range.last <= own.last);
+        self.0.is_empty() || (!others.0.is_empty() && others.0.iter().all(within_one))
+    }
+
+    /// Whether some port is in both.
+    pub(crate) fn meet(&self, others: &Self) -> bool {
+        let meets = |range: &PortRange| self.0.iter().any(|own| own.first <= range.last && range.first <= own.last);
+        self.0.is_empty() || others.0.is_empty() || others.0.iter().any(meets)
+    }
+
     /// Whether the port is one of them.
     #[must_use]
     pub fn contains(&self, port: u16) -> bool {

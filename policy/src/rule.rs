@@ -29,8 +29,8 @@ pub enum Mode {
     Enforce,
 }
 
-/// What the first flight of a connection must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What the first flight of a connection must be, the strictest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// A TLS ClientHello whose SNI is the requested name.
     Tls,
@@ -66,13 +66,14 @@ pub enum To {
 }
 
 /// The stable identity of a rule: what its author wrote as `id:`, or a hash of its content.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleId(Box<str>);
 
 /// A rule in force.
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub(crate) id: RuleId,
+    content: u64,
     pub(crate) effect: Effect,
     pub(crate) to: Vec<(To, Ports)>,
     pub(crate) roles: Vec<RoleId>,
@@ -130,7 +131,8 @@ impl RuleDraft {
         Self::new(vec![(To::Name(pattern), None)])
     }
 
-    pub(crate) fn build(self, effect: Effect) -> Rule {
+    /// `role_names` are those of the draft, by which roles are told in the hash.
+    pub(crate) fn build(self, effect: Effect, role_names: &[String]) -> Rule {
         let default = match effect {
             Effect::Allow => Ports::one(443),
             Effect::Deny => Ports::every(),
@@ -138,6 +140,7 @@ impl RuleDraft {
         let to: Vec<_> = self.to.into_iter().map(|(to, ports)| (to, ports.unwrap_or_else(|| default.clone()))).collect();
         let mut rule = Rule {
             id: RuleId(Box::default()),
+            content: 0,
             effect,
             to,
             roles: self.roles,
@@ -148,9 +151,10 @@ impl RuleDraft {
             note: self.note,
             line: self.line,
         };
+        rule.content = rule.hash(role_names);
         rule.id = match self.id {
             Some(id) => RuleId(id.into_boxed_str()),
-            None => rule.content_id(),
+            None => RuleId(format!("{:012x}", rule.content >> 16).into_boxed_str()),
         };
         rule
     }
@@ -167,6 +171,24 @@ impl Rule {
     #[must_use]
     pub fn effect(&self) -> Effect {
         self.effect
+    }
+
+    /// Whom it speaks of, and on which ports.
+    #[must_use]
+    pub fn to(&self) -> &[(To, Ports)] {
+        &self.to
+    }
+
+    /// Where the answers of its names may and must lie; empty for ordinary space.
+    #[must_use]
+    pub fn within(&self) -> &[IpNet] {
+        &self.within
+    }
+
+    /// Its own mode, if it has one.
+    #[must_use]
+    pub fn mode(&self) -> Option<Mode> {
+        self.mode
     }
 
     /// Its line in the policy file, from 1; 0 where there is no file.
@@ -199,18 +221,40 @@ impl Rule {
         self.protocol.unwrap_or_else(|| Protocol::of_port(port))
     }
 
-    /// Twelve hexadecimal digits of FNV-1a (64 bits) over everything that changes what the rule does. Notes and
-    /// lines are left out, so that the id survives an edited comment and a moved rule.
-    fn content_id(&self) -> RuleId {
+    /// A hash of everything that changes what the rule does; ids that nobody wrote are twelve hexadecimal digits of it.
+    /// Notes and lines are left out, so that it survives an edited comment and a moved rule.
+    #[must_use]
+    pub fn content(&self) -> u64 {
+        self.content
+    }
+
+    /// FNV-1a, 64 bits.
+    fn hash(&self, role_names: &[String]) -> u64 {
+        let roles: Vec<&str> = self.roles.iter().map(|role| role.name_in(role_names)).collect();
         let content = format!(
             "{:?} {} {:?} {:?} {:?} {:?} {:?}",
-            self.effect, self, self.roles, self.protocol, self.within, self.mode, self.expires
+            self.effect, self, roles, self.protocol, self.within, self.mode, self.expires
         );
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for byte in content.bytes() {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        RuleId(format!("{:012x}", hash >> 16).into_boxed_str())
+        hash
+    }
+}
+
+impl To {
+    /// Whether this speaks of everything the other speaks of. Of buckets only those that are written alike.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Name(NamePattern::Below(apex)), Self::Name(NamePattern::Below(lower))) => {
+                apex == lower || lower.parents().any(|parent| parent == apex.as_str())
+            }
+            (Self::Name(pattern), Self::Name(NamePattern::Exact(name))) => pattern.matches(name),
+            (Self::Net(net), Self::Net(inner)) => net.contains(inner),
+            (Self::S3(buckets), Self::S3(others)) => buckets == others,
+            _ => false,
+        }
     }
 }
 

@@ -38,6 +38,11 @@ impl BucketPattern {
         (specific && text.len() <= 63 && text.chars().all(allowed)).then(|| Self(text.into()))
     }
 
+    /// The bucket's name, if the pattern is one.
+    pub(crate) fn whole(&self) -> Option<&str> {
+        (!self.0.contains('*')).then_some(&*self.0)
+    }
+
     fn matches(&self, bucket: &str) -> bool {
         glob(self.0.as_bytes(), bucket.as_bytes())
     }
@@ -82,6 +87,14 @@ impl S3Rule {
 }
 
 impl<'a> S3Host<'a> {
+    /// The bucket in a virtual-hosted name.
+    pub(crate) fn bucket_of(name: &'a Name) -> Option<&'a str> {
+        match Self::of(name)? {
+            Self::Bucket { bucket, .. } => Some(bucket),
+            Self::PathStyle => None,
+        }
+    }
+
     pub(crate) fn of(name: &'a Name) -> Option<Self> {
         let text = name.as_str();
         let rest = text.strip_suffix(".amazonaws.com").or_else(|| text.strip_suffix(".amazonaws.com.cn"))?;

@@ -11,10 +11,10 @@ use crate::rule::{Mode, Protocol, Rule, RuleId};
 use crate::target::Target;
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $code:literal,)*) => {
+    ($(#[doc = $meaning:literal] $variant:ident = $code:literal,)*) => {
         /// Why something was denied. The codes are stable: they stand in journals, metrics and answers.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Reason { $($(#[$doc])* $variant,)* }
+        pub enum Reason { $(#[doc = $meaning] $variant,)* }
 
         impl Reason {
             /// Every reason there is.
@@ -24,6 +24,12 @@ macro_rules! reasons {
             #[must_use]
             pub fn code(self) -> &'static str {
                 match self { $(Self::$variant => $code,)* }
+            }
+
+            /// What it means, in a sentence for people.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning.trim_ascii(),)* }
             }
         }
     };

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::asker::Observed;
 use crate::fault::Fault;
 
 /// How much one read may add.
@@ -21,7 +22,7 @@ const READ: usize = 4 * 1024;
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     pub(crate) said: BytesMut,
-    pub(crate) port: u16,
+    pub(crate) observed: Observed,
     /// When its request must be whole. A trickled byte does not move it.
     pub(crate) deadline: Instant,
     /// Whether the yes has been said: after it, a refusal can only be a close.
@@ -32,7 +33,8 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(stream: TcpStream, port: u16, deadline: Instant) -> Self {
-        Self { stream, said: BytesMut::new(), port, deadline, answered: false, greeted: false }
+        let observed = Observed { port, executable: None };
+        Self { stream, said: BytesMut::new(), observed, deadline, answered: false, greeted: false }
     }
 
     /// Reads more into `said`; an end of stream is a fault.

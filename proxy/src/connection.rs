@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{timeout, timeout_at};
 
+use crate::asker::Observed;
 use crate::client::Client;
 use crate::connect::connect;
 use crate::fault::{DnsFault, Fault, Stop};
@@ -20,6 +21,7 @@ use crate::record::{Close, Open, Record, Stage, Via};
 use crate::relay::{Tally, relay};
 use crate::reply;
 use crate::request::{self, Asked};
+use crate::revoke::{Live, revoked};
 use crate::sniff::{Spoken, sniff};
 
 /// What a connection holds while it lives: a place among the handshakes until it relays, and one among all.
@@ -32,7 +34,8 @@ pub(crate) struct Slots {
 pub(crate) async fn serve(mut client: Client, gateway: Arc<Gateway>, mut record: Open, mut slots: Slots) {
     let policy = gateway.policy();
     policy.hash().clone_into(&mut record.policy);
-    policy.role_name(policy.role_of_port(client.port)).clone_into(&mut record.role);
+    client.observed = Observed::of(&client.stream, client.observed.port, &policy, &gateway).await;
+    policy.role_name(client.observed.role(&policy, None)).clone_into(&mut record.role);
     let stop = match greet(&mut client, &gateway, &mut record, &slots).await {
         Ok(Via::Forward) => return forward::serve(client, gateway, record, slots).await,
         Ok(via) => match tunnel(&mut client, via, &gateway, &policy, &mut record, &mut slots).await {
@@ -112,8 +115,7 @@ async fn who_and_what(
     policy: &Policy,
     record: &mut Record,
 ) -> Result<(Request, Option<Flight>), Stop> {
-    let role =
-        asked.user.as_deref().and_then(|user| policy.role_of_user(user)).unwrap_or_else(|| policy.role_of_port(client.port));
+    let role = client.observed.role(policy, asked.user.as_deref());
     policy.role_name(role).clone_into(&mut record.role);
     record.target = Some(asked.target.clone());
     let request = Request::new(asked.target, role, now());
@@ -160,6 +162,7 @@ pub(crate) async fn resolve_and_vet(
     let vetted = permit.vet(&answers);
     let first = vetted.as_ref().ok().and_then(|vetted| vetted.first()).map(|vetted| vetted.socket().ip());
     record.class = first.or(answers.first().copied()).map(|address| permit.policy().class_of(address));
+    record.refused = answers.first().copied().filter(|_| vetted.is_err());
     record.permitted(permit);
     Ok(vetted?)
 }
@@ -182,23 +185,28 @@ async fn abandon(upstream: &mut TcpStream) {
 
 impl Tunnel {
     /// Relays. Cleartext HTTP stays under watch, request by request; everything else is bytes.
-    async fn carry(mut self, mut client: Client, gateway: Arc<Gateway>, mut record: Open, mut slots: Slots) {
+    async fn carry(self, mut client: Client, gateway: Arc<Gateway>, mut record: Open, mut slots: Slots) {
         record.stage = Stage::Relay;
         slots.handshake = None;
-        if self.flight == Flight::Http && self.permit.protocol() != Protocol::Tcp {
+        let Self { permit, mut upstream, flight } = self;
+        if flight == Flight::Http && permit.protocol() != Protocol::Tcp {
             client.deadline = tokio::time::Instant::now() + gateway.limits.request;
-            return forward::inside(client, self.upstream, self.permit, gateway, record, slots).await;
+            return forward::inside(client, upstream, permit, gateway, record, slots).await;
         }
         record.decided();
+        let live = upstream.peer_addr().ok().map(|peer| Live { permit, address: peer.ip(), flight });
         let tally = Tally::default();
         let mut counted = Counted { record, tally: &tally };
         let said = client.said.split();
-        let close = relay(&mut client.stream, &said, &mut self.upstream, &gateway.limits, &tally).await;
+        let close = tokio::select! {
+            close = relay(&mut client.stream, &said, &mut upstream, &gateway.limits, &tally) => close,
+            () = revoked(&gateway, || live.clone()) => Close::Revoked,
+        };
         counted.record.close = close;
-        if matches!(close, Close::Idle | Close::Linger | Close::Reset) {
+        if matches!(close, Close::Idle | Close::Linger | Close::Reset | Close::Revoked) {
             // The other side hears at once that this is over.
             let _ = socket2::SockRef::from(&client.stream).set_linger(Some(std::time::Duration::ZERO));
-            let _ = socket2::SockRef::from(&self.upstream).set_linger(Some(std::time::Duration::ZERO));
+            let _ = socket2::SockRef::from(&upstream).set_linger(Some(std::time::Duration::ZERO));
         }
     }
 }

@@ -6,6 +6,7 @@ mod kept;
 mod message;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use egret_policy::{Flight, Permit, Policy, RoleId, Target};
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 
 use self::kept::{Kept, Sent, send};
 use self::message::Body;
+use crate::asker::Observed;
 use crate::client::{Client, Meter};
 use crate::connection::{Slots, dial, resolve_and_vet};
 use crate::fault::{Fault, Stop};
@@ -29,10 +31,11 @@ use crate::listener::{Gateway, now};
 use crate::record::{Close, Open, RequestRecord, Stage};
 use crate::relay::silence;
 use crate::reply::Answer;
+use crate::revoke::{Live, revoked};
 
 /// Serves a client that sends absolute-form requests.
 pub(crate) async fn serve(client: Client, gateway: Arc<Gateway>, record: Open, slots: Slots) {
-    let scope = Scope::Each { port: client.port };
+    let scope = Scope::Each { observed: client.observed.clone() };
     let forwarder = Forwarder::new(gateway, scope, None, record, slots.handshake);
     forwarder.run(client, slots.connection).await;
 }
@@ -48,14 +51,16 @@ pub(crate) async fn inside(
 ) {
     let meter = Arc::new(Meter::default());
     let Ok(kept) = Kept::open(upstream, permit.target().clone(), &meter).await else { return };
+    let live = kept.address().map(|address| Live { permit: permit.clone(), address, flight: Flight::Http });
     let forwarder = Forwarder::new(gateway, Scope::One(Box::new(permit)), Some((kept, meter)), record, None);
+    *forwarder.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
     forwarder.run(client, slots.connection).await;
 }
 
 /// Whom the requests may name.
 enum Scope {
-    /// Each is admitted on its own, by the policy of its time, for the role of this local port or of its credentials.
-    Each { port: u16 },
+    /// Each is admitted on its own, by the policy of its time, for whoever its credentials and its socket say is asking.
+    Each { observed: Observed },
     /// The host of a tunnel, permitted already.
     One(Box<Permit>),
 }
@@ -65,6 +70,8 @@ struct Forwarder {
     gateway: Arc<Gateway>,
     scope: Scope,
     kept: tokio::sync::Mutex<Option<Kept>>,
+    /// What the latest request was let through for.
+    live: Mutex<Option<Live>>,
     meter: Arc<Meter>,
     record: Mutex<Open>,
     handshake: Mutex<Option<OwnedSemaphorePermit>>,
@@ -93,6 +100,7 @@ impl Forwarder {
             gateway,
             scope,
             kept: tokio::sync::Mutex::new(kept),
+            live: Mutex::default(),
             meter,
             record: Mutex::new(record),
             handshake: Mutex::new(handshake),
@@ -130,6 +138,7 @@ impl Forwarder {
         tokio::select! {
             ended = served => self.finish(ended),
             () = silence(self.gateway.limits.idle, moved) => self.record().close = Close::Idle,
+            () = revoked(&self.gateway, || self.live()) => self.record().close = Close::Revoked,
             () = first_head => self.record().stopped(&Fault::ClientTimeout.into()),
         }
     }
@@ -219,10 +228,11 @@ impl Forwarder {
     ) -> Result<Response<Incoming>, Stop> {
         message::check(&request)?;
         let (mut permit, asked) = match &self.scope {
-            Scope::Each { port } => {
+            Scope::Each { observed } => {
                 let asked = message::absolute_target(&request)?;
                 entry.target = Some(asked.clone());
-                (self.permit(&request, asked.clone(), policy.role_of_port(*port), policy, entry)?, asked)
+                let role = observed.role(policy, message::user(&request).as_deref());
+                (self.permit(asked.clone(), role, policy, entry)?, asked)
             }
             Scope::One(permit) => {
                 let asked = message::tunnelled_target(&request, permit.target())?;
@@ -253,15 +263,7 @@ impl Forwarder {
     }
 
     /// Admits one absolute-form request. That it is cleartext HTTP is known before any look-up.
-    fn permit(
-        &self,
-        request: &Request<Incoming>,
-        target: Target,
-        role: RoleId,
-        policy: &Arc<Policy>,
-        entry: &mut RequestRecord,
-    ) -> Result<Permit, Stop> {
-        let role = message::user(request).and_then(|user| policy.role_of_user(&user)).unwrap_or(role);
+    fn permit(&self, target: Target, role: RoleId, policy: &Arc<Policy>, entry: &mut RequestRecord) -> Result<Permit, Stop> {
         policy.role_name(role).clone_into(&mut entry.role);
         let asked = egret_policy::Request::new(target, role, now());
         self.record().reached(Stage::Admit);
@@ -277,11 +279,11 @@ impl Forwarder {
         if let Some(address) = kept.as_ref().and_then(|kept| kept.leads_to(permit.target())) {
             permit.vet(&[address])?;
             self.record().went_to(entry);
-            return Ok(());
+            return self.goes_to(address, permit);
         }
         *kept = None;
         let mut notes = self.record().clone();
-        (notes.address, notes.class) = (None, None);
+        (notes.address, notes.refused, notes.class) = (None, None, None);
         let outcome = async {
             let addresses = resolve_and_vet(&self.gateway, permit, &mut notes).await?;
             dial(&self.gateway, &addresses, &mut notes).await
@@ -290,8 +292,22 @@ impl Forwarder {
         notes.went_to(entry);
         self.record().took(notes);
         entry.would_deny = permit.would_deny().cloned();
-        *kept = Some(Kept::open(outcome?, permit.target().clone(), &self.meter).await?);
-        Ok(())
+        let opened = Kept::open(outcome?, permit.target().clone(), &self.meter).await?;
+        let address = opened.address();
+        *kept = Some(opened);
+        address.map_or(Ok(()), |address| self.goes_to(address, permit))
+    }
+
+    /// Notes where the requests go now, for another policy to judge; one that came meanwhile judges at once.
+    fn goes_to(&self, address: IpAddr, permit: &Permit) -> Result<(), Stop> {
+        let live = Live { permit: permit.clone(), address, flight: Flight::Http };
+        let judged = if self.gateway.close_revoked { live.judge(&self.gateway.policy()) } else { Ok(()) };
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
+        Ok(judged?)
+    }
+
+    fn live(&self) -> Option<Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -340,6 +356,7 @@ impl Told {
             status: 0,
             fault: None,
             address: None,
+            refused: None,
             class: None,
             bytes_up: 0,
             bytes_down: 0,

@@ -10,6 +10,7 @@
 mod listener;
 mod connection;
 mod client;
+mod asker;
 mod sniff;
 mod request;
 pub mod wire;
@@ -18,11 +19,13 @@ mod connect;
 mod reply;
 mod peek;
 mod relay;
+mod revoke;
 mod forward;
 mod record;
 mod fault;
 mod limits;
 
+pub use asker::Owners;
 pub use fault::{ConnectFault, DnsFault, Fault, Stop};
 pub use limits::Limits;
 pub use listener::{Gateway, Serving, now};

@@ -75,6 +75,8 @@ pub(crate) const DNS_CACHE: u64 = 512;
 pub(crate) const DNS_NEGATIVE_TTL: Duration = Duration::from_secs(5);
 /// DNS queries in flight to one server.
 pub(crate) const DNS_IN_FLIGHT: usize = 256;
+/// Walks through the process table at one time, where roles are told by executable; further clients wait their turn.
+pub(crate) const OWNER_LOOKUPS: usize = 4;
 /// Pause before the next accept when the process is out of descriptors or memory.
 pub(crate) const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 /// The longest wait for a refused client to take its answer and go.

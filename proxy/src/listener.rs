@@ -10,15 +10,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use egret_policy::{Policy, UnixTime};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::asker::Owners;
 use crate::client::Client;
 use crate::connect;
 use crate::connection::{Slots, serve};
-use crate::limits::{ACCEPT_BACK_OFF, Limits};
+use crate::limits::{ACCEPT_BACK_OFF, Limits, OWNER_LOOKUPS};
 use crate::record::{Observer, Open};
 use crate::resolve::Resolve;
 
@@ -26,6 +27,10 @@ use crate::resolve::Resolve;
 pub struct Gateway {
     pub(crate) limits: Limits,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) owners: Option<Arc<dyn Owners>>,
+    pub(crate) owner_lookups: Semaphore,
+    pub(crate) close_revoked: bool,
+    pub(crate) changes: watch::Sender<()>,
     policy: ArcSwap<Policy>,
     resolver: ArcSwap<Box<dyn Resolve>>,
     instance: String,
@@ -60,6 +65,10 @@ impl Gateway {
             connections: Arc::new(Semaphore::new(limits.connections)),
             limits,
             observer,
+            owners: None,
+            owner_lookups: Semaphore::new(OWNER_LOOKUPS),
+            close_revoked: false,
+            changes: watch::Sender::default(),
             policy: ArcSwap::new(policy),
             resolver: ArcSwap::from_pointee(resolver),
             instance,
@@ -67,10 +76,23 @@ impl Gateway {
         }
     }
 
-    /// Puts another policy and resolver in force. Connections that are alive keep theirs.
+    /// With a way to find the executable of a client, for roles that are told by it.
+    #[must_use]
+    pub fn with_owners(self, owners: Arc<dyn Owners>) -> Self {
+        Self { owners: Some(owners), ..self }
+    }
+
+    /// Whether connections that are alive are closed when another policy comes that would not let them through.
+    #[must_use]
+    pub fn closing_revoked(self, close_revoked: bool) -> Self {
+        Self { close_revoked, ..self }
+    }
+
+    /// Puts another policy and resolver in force. Connections that are alive keep theirs, or are judged again.
     pub fn replace(&self, policy: Arc<Policy>, resolver: Box<dyn Resolve>) {
         self.resolver.store(Arc::new(resolver));
         self.policy.store(policy);
+        self.changes.send_replace(());
     }
 
     /// The policy in force.

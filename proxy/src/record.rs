@@ -1,7 +1,7 @@
 //! What a connection leaves behind: one [`Record`], opened at accept and given to the [`Observer`] on every path out,
 //! panics included, because dropping it is what closes it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -63,6 +63,8 @@ pub enum Close {
     Reset,
     /// Refused.
     Denied,
+    /// Another policy came that would not let it through.
+    Revoked,
     /// A fault, by its code.
     Fault(&'static str),
     /// Closed because egret stops.
@@ -100,6 +102,8 @@ pub struct Record {
     pub would_deny: Option<Denial>,
     /// The address dialled.
     pub address: Option<SocketAddr>,
+    /// The first answer, where none was dialled because none passed.
+    pub refused: Option<IpAddr>,
     /// The class of the address dialled, or of the first answer where nothing was.
     pub class: Option<Class>,
     /// Bytes from the client to the upstream.
@@ -141,6 +145,8 @@ pub struct RequestRecord {
     pub fault: Option<&'static str>,
     /// The address it went to.
     pub address: Option<SocketAddr>,
+    /// The first answer, where none was dialled because none passed.
+    pub refused: Option<IpAddr>,
     /// The class of that address, or of the first answer where it went nowhere.
     pub class: Option<Class>,
     /// Bytes to the upstream, heads included.
@@ -168,6 +174,8 @@ pub trait Observer: Send + Sync + 'static {
     fn resolved(&self, outcome: Result<(), DnsFault>, took: Duration);
     /// A dial ended.
     fn dialled(&self, outcome: Result<(), ConnectFault>, took: Duration);
+    /// The executable of a client could not be told, for this reason, though roles of the policy ask for it.
+    fn unattributed(&self, why: &str);
     /// Accepting failed for want of descriptors or memory; accepting goes on after a pause.
     fn accept_failed(&self, error: &std::io::Error);
 }
@@ -215,6 +223,7 @@ impl Close {
             Self::Linger => "linger",
             Self::Reset => "reset",
             Self::Denied => "denied",
+            Self::Revoked => "revoked",
             Self::Fault(code) => code,
             Self::Drained => "drained",
             Self::Panic => "panic",
@@ -295,6 +304,7 @@ impl Record {
     /// Notes in the record of a request where it goes.
     pub(crate) fn went_to(&self, request: &mut RequestRecord) {
         request.address = self.address;
+        request.refused = self.refused;
         request.class = self.class;
     }
 
@@ -302,7 +312,7 @@ impl Record {
     pub(crate) fn took(&mut self, notes: Self) {
         self.reached(notes.stage);
         if self.requests <= 1 {
-            (self.address, self.class) = (notes.address, notes.class);
+            (self.address, self.refused, self.class) = (notes.address, notes.refused, notes.class);
         }
     }
 
@@ -347,6 +357,7 @@ impl Open {
             denial: None,
             would_deny: None,
             address: None,
+            refused: None,
             class: None,
             bytes_up: 0,
             bytes_down: 0,

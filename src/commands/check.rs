@@ -1,66 +1,116 @@
-//! `egret check`: is this policy valid, and do its own tests hold?
+//! `egret check`: is this policy valid, is it what was meant, do its own tests hold, and what would it have done to what
+//! journals hold?
+
+mod sarif;
 
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use egret_policy::{Policy, Surroundings};
+use egret_policy::{Mode, Policy, Surroundings};
 use egret_proxy::now;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::learn::enforcing;
 use super::{print, print_json};
-use crate::cli::{CheckArgs, Failure, Outcome, Output};
-use crate::config::diagnose::{Diagnostic, Diagnostics};
+use crate::cli::{CheckArgs, CheckOutput, Failure, Outcome};
+use crate::config::diagnose::{Diagnostic, Diagnostics, Severity};
 use crate::config::source::{self, Source, Text};
 use crate::config::{self, Config};
+use crate::evidence::Evidence;
+use crate::replay::{Replay, counted};
 
-/// How long before its end a rule is warned of.
-const SOON: i64 = 14 * 24 * 3_600;
-
-/// Exit 0 if the policy is valid and its tests hold, 1 if a test fails, 2 if it is invalid.
+/// Exit 0 if the policy is valid and its tests hold; 1 if a test fails, a replay would deny, or with `--strict` anything
+/// is warned of; 2 if it is invalid.
 pub(crate) fn check(args: &CheckArgs) -> Outcome {
-    let source = Source::find(args.file.as_deref(), source::variable, false).map_err(Failure::Usage)?;
+    let audit = args.mode() == Some(Mode::Audit);
+    let source = Source::find(args.file.as_deref(), source::variable, audit).map_err(Failure::Usage)?;
     let text = source.read().map_err(Failure::Usage)?;
     let config = match config::load(&text, args.mode()) {
         Ok(config) => config,
-        Err(found) => return refused(&found, args.output, Failure::Usage(anyhow!("the policy is invalid"))),
+        Err(found) => return invalid(&found, args.output),
     };
-    warn(&text, &config);
-    let (rules, tests, mode) = (config.draft.rules().len(), config.tests.len(), config.draft.mode);
-    let failed = failed_tests(config);
-    if !failed.is_empty() {
-        return refused(&Diagnostics::new(&text.origin, &text.yaml, failed), args.output, Failure::Negative);
-    }
+    let told = Told::of(&text, config);
+    let replay = replay(args, &text)?;
     match args.output {
-        Output::Text => print(&format!("{}: ok ({rules} rules, {tests} tests, mode {mode})\n", text.origin)),
-        Output::Json => print_json(
-            &json!({ "v": 1, "valid": true, "rules": rules, "tests": tests, "mode": mode.to_string(), "diagnostics": [] }),
-        ),
+        CheckOutput::Text => told.print_text(&text, replay.as_ref())?,
+        CheckOutput::Json => print_json(&told.json(replay.as_ref()))?,
+        CheckOutput::Sarif => print_json(&sarif::log(&told.found))?,
+    }
+    let strict = args.strict && told.found.count(Severity::Warning) > 0;
+    let negative = strict || told.failed > 0 || replay.is_some_and(|replay| replay.would_deny());
+    if negative { Err(Failure::Negative) } else { Ok(()) }
+}
+
+fn invalid(found: &Diagnostics, output: CheckOutput) -> Outcome {
+    match output {
+        CheckOutput::Text => eprintln!("{found}"),
+        CheckOutput::Json => print_json(&json!({ "v": 1, "valid": false, "diagnostics": found.all }))?,
+        CheckOutput::Sarif => print_json(&sarif::log(found))?,
+    }
+    Err(Failure::Usage(anyhow!("the policy is invalid")))
+}
+
+fn replay(args: &CheckArgs, text: &Text) -> Result<Option<Replay>, Failure> {
+    if args.replay.is_empty() {
+        return Ok(None);
+    }
+    let policy = enforcing(text)?;
+    let evidence = Evidence::read(&args.replay).map_err(Failure::Environment)?;
+    Ok(Some(Replay::of(&evidence, &policy, now())))
+}
+
+/// What there is to say about a valid policy.
+struct Told {
+    found: Diagnostics,
+    failed: usize,
+    rules: usize,
+    tests: usize,
+    mode: Mode,
+}
+
+impl Told {
+    fn of(text: &Text, config: Config) -> Self {
+        let mut found = config.lints(now(), config.has_executables() && egret_flows::others_visible());
+        let (rules, tests, mode) = (config.draft.rules().len(), config.tests.len(), config.draft.mode);
+        let failed = failed_tests(config);
+        let count = failed.len();
+        found.extend(failed);
+        Self { found: Diagnostics::new(&text.origin, &text.yaml, found), failed: count, rules, tests, mode }
+    }
+
+    fn print_text(&self, text: &Text, replay: Option<&Replay>) -> Outcome {
+        if !self.found.all.is_empty() {
+            eprintln!("{}", self.found);
+        }
+        print(&replay.map(Replay::text).unwrap_or_default())?;
+        if self.failed > 0 {
+            return Ok(());
+        }
+        let (rules, tests) = (counted(self.rules as u64, "rule"), counted(self.tests as u64, "test"));
+        let warnings = match self.found.count(Severity::Warning) {
+            0 => String::new(),
+            count => format!(", {}", counted(count as u64, "warning")),
+        };
+        print(&format!("{}: ok ({rules}, {tests}, mode {}{warnings})\n", text.origin, self.mode))
+    }
+
+    fn json(&self, replay: Option<&Replay>) -> Value {
+        let mut told = json!({
+            "v": 1,
+            "valid": true,
+            "rules": self.rules,
+            "tests": self.tests,
+            "mode": self.mode.to_string(),
+            "diagnostics": self.found.all,
+        });
+        if let Some(replay) = replay {
+            told["replay"] = json!(replay);
+        }
+        told
     }
 }
 
 fn failed_tests(config: Config) -> Vec<Diagnostic> {
     let policy = Arc::new(Policy::new(config.draft, Surroundings::default()));
     config.tests.iter().filter_map(|test| test.run(&policy, now()).err()).collect()
-}
-
-fn refused(found: &Diagnostics, output: Output, failure: Failure) -> Outcome {
-    match output {
-        Output::Text => eprintln!("{found}"),
-        Output::Json => print_json(&json!({ "v": 1, "valid": false, "diagnostics": found.all }))?,
-    }
-    Err(failure)
-}
-
-/// What is valid and yet worth a word.
-fn warn(text: &Text, config: &Config) {
-    if config.draft.rules().is_empty() {
-        eprintln!("egret: {} has no rules: it denies everything", text.origin);
-    }
-    for rule in config.draft.rules() {
-        let left = rule.expires().map_or(i64::MAX, |end| end.0.saturating_sub(now().0));
-        if left <= SOON {
-            let when = if left <= 0 { "has expired".to_owned() } else { format!("expires in {} days", left / 86_400) };
-            eprintln!("egret: {}:{}: the rule for {rule} {when}", text.origin, rule.line());
-        }
-    }
 }

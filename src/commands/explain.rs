@@ -1,46 +1,111 @@
 //! `egret explain`: what would the policy decide, by which rule, what came near, and what would change it. It asks the
-//! questions that a connection asks, short of DNS.
+//! questions that a connection asks; DNS only if it is told to.
 
+use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use egret_policy::{Denial, Explanation, Host, Permit, Policy, Reason, Request, Target};
-use egret_proxy::now;
+use egret_policy::{Denial, Explanation, Flight, Host, Name, Permit, Policy, Reason, Request, Rule, Sni, Target, literal};
+use egret_proxy::{DnsServer, Resolve, Resolver, now};
+use ipnet::IpNet;
 use serde_json::json;
 
+use super::learn::in_force;
 use super::{print, print_json};
 use crate::cli::{ExplainArgs, Failure, Outcome, Output};
-use crate::config;
 use crate::config::source::{self, Source};
-use crate::run;
+use crate::config::{self, Config, presets};
+
+/// What the client shows first, as the command line says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// A first flight.
+    Flight(Flight),
+    /// An HTTP request for this host.
+    HttpHost(Target),
+}
+
+impl FromStr for Shows {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let tls = |sni| Ok(Self::Flight(Flight::Tls { sni, ech: false }));
+        match text.split_once('=') {
+            Some(("sni", name)) => tls(Sni::One(Name::parse(name).map_err(|error| error.to_string())?)),
+            Some(("http", host)) => Target::parse_or(host, 80).map(Self::HttpHost).map_err(|error| error.to_string()),
+            Some(_) => Err("only sni=NAME and http=HOST take a value".to_owned()),
+            None => match text {
+                "no-sni" => tls(Sni::Absent),
+                "two-snis" => tls(Sni::Many),
+                "bad-sni" => tls(Sni::Invalid(String::new())),
+                "bad-hello" => Ok(Self::Flight(Flight::Malformed)),
+                "http" => Ok(Self::Flight(Flight::Http)),
+                "bytes" => Ok(Self::Flight(Flight::Opaque)),
+                "nothing" => Ok(Self::Flight(Flight::Silent)),
+                _ => Err("write sni=NAME, no-sni, two-snis, bad-sni, bad-hello, http, http=HOST, bytes or nothing".to_owned()),
+            },
+        }
+    }
+}
 
 /// Exit 0 if it would be let through, 1 if not, 2 if the target or the policy is invalid.
 pub(crate) fn explain(args: &ExplainArgs) -> Outcome {
-    let mode = args.policy.mode();
-    let source = Source::find(args.policy.policy.as_deref(), source::variable, false).map_err(Failure::Usage)?;
+    if let Some(code) = &args.reason {
+        return reason(code, args.output);
+    }
+    if let Some(name) = &args.preset {
+        return preset(name);
+    }
+    let audit = args.policy.mode() == Some(egret_policy::Mode::Audit);
+    let source = Source::find(args.policy.policy.as_deref(), source::variable, audit).map_err(Failure::Usage)?;
     let text = source.read().map_err(Failure::Usage)?;
-    let config = config::load(&text, mode).map_err(|found| Failure::Usage(anyhow!("the policy is invalid\n{found}")))?;
-    let surroundings = run::surroundings(&run::configured_listeners(&config));
-    let policy = Arc::new(Policy::new(config.draft, surroundings));
+    let config =
+        config::load(&text, args.policy.mode()).map_err(|found| Failure::Usage(anyhow!("the policy is invalid\n{found}")))?;
+    let (dns, direct) = (resolver_of(&config), config.direct.clone());
+    let policy = in_force(config);
     let role = policy.role_named(&args.role).ok_or_else(|| Failure::Usage(anyhow!("there is no role named {}", args.role)))?;
-    let target = target(&args.target).map_err(Failure::Usage)?;
-    let mut explanation = policy.explain(&Request::new(target.clone(), role, now()));
-    vet_literal(&target, &mut explanation);
-    let answer = Answer { target: &target, role: &args.role, origin: &text.origin, explanation: &explanation };
+    let target = target(args.target.as_deref().unwrap_or_default()).map_err(Failure::Usage)?;
+    let request = Request::new(target, role, now());
+    let mut asking = Asking::begin(&policy, request, args.shows.clone());
+    if args.resolve {
+        asking.resolve(dns.map_err(Failure::Environment)?).map_err(Failure::Environment)?;
+    }
+    asking.finish();
+    let answer = Answer { role: &args.role, origin: &text.origin, direct: &direct, asking: &asking };
     match args.output {
         Output::Text => print(&answer.text())?,
         Output::Json => print_json(&answer.json())?,
     }
-    if explanation.verdict.is_ok() { Ok(()) } else { Err(Failure::Negative) }
+    if asking.explanation.verdict.is_ok() { Ok(()) } else { Err(Failure::Negative) }
 }
 
-/// A literal address needs no look-up, so that the second question can be asked too.
-fn vet_literal(target: &Target, explanation: &mut Explanation) {
-    if let (Host::Address(_), Ok(permit)) = (&target.host, &mut explanation.verdict)
-        && let Err(denial) = permit.vet(&[])
-    {
-        explanation.verdict = Err(denial);
+fn reason(code: &str, output: Output) -> Outcome {
+    let Some(reason) = Reason::ALL.iter().find(|reason| reason.code() == code) else {
+        let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        return Err(Failure::Usage(anyhow!("there is no reason {code}; reasons are: {}", known.join(", "))));
+    };
+    match output {
+        Output::Text => print(&format!("{code}: {}\n", reason.meaning())),
+        Output::Json => print_json(&json!({ "v": 1, "reason": code, "meaning": reason.meaning() })),
     }
+}
+
+fn preset(name: &str) -> Outcome {
+    match presets::named(name) {
+        Some(preset) => print(preset.yaml),
+        None => {
+            let known: Vec<&str> = presets::ALL.iter().map(|preset| preset.name).collect();
+            Err(Failure::Usage(anyhow!("there is no preset named {name}; presets are: {}", known.join(", "))))
+        }
+    }
+}
+
+fn resolver_of(config: &Config) -> anyhow::Result<Resolver> {
+    let DnsServer::System = config.dns else {
+        return Ok(Resolver::new(&config.dns, &config.dns_roots)?);
+    };
+    Resolver::new(&config.dns, &config.dns_roots).context("cannot resolve names; set dns.upstream in the policy")
 }
 
 /// A host, host:port, or URL; the port of a URL without one is its scheme's.
@@ -52,77 +117,198 @@ fn target(text: &str) -> anyhow::Result<Target> {
         None => (443, text),
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    if let Some(address) = literal(authority) {
+        return Ok(Target { host: Host::Address(address), port: default });
+    }
     Target::parse_or(authority, default).with_context(|| format!("{text:?} names no target"))
 }
 
+/// A request on its way through the three questions.
+struct Asking {
+    policy: Arc<Policy>,
+    /// As the user asked it.
+    target: Target,
+    request: Request,
+    shows: Option<Shows>,
+    explanation: Explanation,
+    /// What the name resolved to, with what each address is and whether it passes.
+    answers: Vec<(IpAddr, Result<(), Denial>)>,
+}
+
+impl Asking {
+    /// The first question. A literal address without a rule is asked by the name that the client shows, if it does.
+    fn begin(policy: &Arc<Policy>, request: Request, shows: Option<Shows>) -> Self {
+        let mut explanation = policy.explain(&request);
+        let target = request.target().clone();
+        let shown = match &shows {
+            Some(Shows::Flight(Flight::Tls { sni: Sni::One(name), .. })) if explanation.wants_name => Some(name.clone()),
+            _ => None,
+        };
+        let request = match shown {
+            Some(name) => request.shown(name),
+            None => request,
+        };
+        if request.target() != &target {
+            explanation = policy.explain(&request);
+        }
+        Self { policy: Arc::clone(policy), target, request, shows, explanation, answers: Vec::new() }
+    }
+
+    /// Looks the name up, and asks the second question about each address and then about all of them.
+    fn resolve(&mut self, resolver: Resolver) -> anyhow::Result<()> {
+        let Ok(permit) = &self.explanation.verdict else { return Ok(()) };
+        let Some(name) = permit.name_to_resolve().cloned() else { return Ok(()) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let answers = runtime.block_on(async { tokio::time::timeout(DNS, resolver.resolve(&name)).await });
+        let answers = answers.map_err(|_| anyhow!("{name} cannot be resolved in time"))?;
+        let answers = answers.map_err(|fault| anyhow!("{name} cannot be resolved: {}", fault.code()))?;
+        let judged = |address: &IpAddr| (*address, permit.clone().vet(&[*address]).map(drop));
+        self.answers = answers.iter().map(judged).collect();
+        let mut all = permit.clone();
+        self.explanation.verdict = all.vet(&answers).map(|_| all);
+        Ok(())
+    }
+
+    /// What can be asked without DNS: a literal address is its own answer, and what the client shows is known.
+    fn finish(&mut self) {
+        let literal = matches!(self.request.target().host, Host::Address(_));
+        let Ok(permit) = &mut self.explanation.verdict else { return };
+        let mut verdict = if literal { permit.vet(&[]).map(drop) } else { Ok(()) };
+        if verdict.is_ok() {
+            verdict = match &self.shows {
+                Some(Shows::Flight(flight)) => permit.confirm(flight),
+                Some(Shows::HttpHost(host)) => permit.confirm(&Flight::Http).and_then(|()| permit.confirm_host(host)),
+                None => Ok(()),
+            };
+        }
+        if let Err(denial) = verdict {
+            self.explanation.verdict = Err(denial);
+        }
+    }
+
+    /// What speaks against it, in audit too.
+    fn objection(&self) -> Option<&Denial> {
+        match &self.explanation.verdict {
+            Ok(permit) => permit.would_deny(),
+            Err(denial) => Some(denial),
+        }
+    }
+
+    /// The rule that decided or came nearest.
+    fn rule(&self) -> Option<&Rule> {
+        let id = self.objection().and_then(|denial| denial.rule.as_ref());
+        let of_denial = id.and_then(|id| self.policy.rules().iter().find(|rule| rule.id() == id));
+        of_denial.or_else(|| self.explanation.verdict.as_ref().ok().and_then(Permit::rule))
+    }
+
+    fn allow_line(&self) -> Option<String> {
+        let refused = self.answers.iter().find(|(_, verdict)| verdict.is_err()).map(|(address, _)| *address);
+        let literal = match self.request.target().host {
+            Host::Address(address) => Some(address),
+            Host::Name(_) => None,
+        };
+        let line = self.policy.line_that_allows(&self.request, self.objection()?, refused.or(literal))?;
+        Some(line.to_string())
+    }
+}
+
+/// The longest look-up.
+const DNS: std::time::Duration = std::time::Duration::from_secs(5);
+
 struct Answer<'a> {
-    target: &'a Target,
     role: &'a str,
     origin: &'a str,
-    explanation: &'a Explanation,
+    direct: &'a [IpNet],
+    asking: &'a Asking,
 }
 
 impl Answer<'_> {
     fn text(&self) -> String {
-        let (sign, why) = match &self.explanation.verdict {
+        let asking = self.asking;
+        let (sign, why) = match &asking.explanation.verdict {
             Ok(permit) => match permit.would_deny() {
                 None => ("+ allow", self.allowed_by(permit)),
                 Some(denial) => ("~ would deny", self.denied_by(denial)),
             },
             Err(denial) => ("- deny", self.denied_by(denial)),
         };
-        let mut out = format!("{sign}  {} for role {}\n{why}", self.target, self.role);
-        for near in &self.explanation.near {
-            let why = near.why.map_or("speaks of a neighbouring name".to_owned(), |reason| reason.to_string());
-            out.push_str(&format!("near miss: {} ({}:{}): {why}\n", near.rule, self.origin, near.rule.line()));
+        let mut out = format!("{sign}  {} for role {}\n{why}", asking.target, self.role);
+        for (address, verdict) in &asking.answers {
+            let class = asking.policy.class_of(*address);
+            let verdict = verdict.as_ref().map_or_else(|denial| format!("refused, {}", denial.reason), |()| "passes".to_owned());
+            out.push_str(&format!("answer: {address}: {class}, {verdict}\n"));
         }
-        if self.explanation.wants_name {
+        for near in &asking.explanation.near {
+            let why = near.why.map_or("speaks of the names above or below it", Reason::meaning);
+            out.push_str(&format!("near miss: {} ({}): {why}\n", near.rule, self.place(&near.rule)));
+        }
+        if asking.explanation.wants_name {
             out.push_str("a TLS client may still pass: egret judges it by the SNI that it shows for this address\n");
         }
+        if self.is_direct() {
+            out.push_str("direct: the policy says that this address is reached without the proxy\n");
+        }
         out
+    }
+
+    fn is_direct(&self) -> bool {
+        matches!(self.asking.target.host, Host::Address(address) if self.direct.iter().any(|net| net.contains(&address)))
+    }
+
+    /// The file and line of a rule, or the preset that brought it.
+    fn place(&self, rule: &Rule) -> String {
+        match presets::of_rule(rule.id().as_str()) {
+            Some(preset) => format!("preset {preset}"),
+            None => format!("{}:{}", self.origin, rule.line()),
+        }
     }
 
     fn allowed_by(&self, permit: &Permit) -> String {
         let Some(rule) = permit.rule() else { return String::new() };
         let note = rule.note().map(|note| format!("note: {note}\n")).unwrap_or_default();
-        format!(
-            "rule: {} ({}:{}): {rule}\nfirst flight: must be {}\n{note}",
-            rule.id(),
-            self.origin,
-            rule.line(),
-            permit.protocol()
-        )
+        let until = rule.expires().map(|end| format!("expires: {}\n", crate::events::rfc3339_of(end))).unwrap_or_default();
+        format!("rule: {} ({}): {rule}\nfirst flight: must be {}\n{note}{until}", rule.id(), self.place(rule), permit.protocol())
     }
 
     fn denied_by(&self, denial: &Denial) -> String {
         let rule =
-            denial.rule.as_ref().map(|rule| format!("rule: {rule} ({}:{})\n", self.origin, denial.line)).unwrap_or_default();
-        format!("reason: {}: {}\n{rule}to change this: {}\n", denial.reason, denial.detail, denial.help)
+            self.asking.rule().map(|rule| format!("rule: {} ({}): {rule}\n", rule.id(), self.place(rule))).unwrap_or_default();
+        let line =
+            self.asking.allow_line().map(|line| format!("smallest line that would allow it: {line}\n")).unwrap_or_default();
+        format!("reason: {}: {}\n{rule}to change this: {}\n{line}", denial.reason, denial.detail, denial.help)
     }
 
     fn json(&self) -> serde_json::Value {
-        let (decision, denial, rule) = match &self.explanation.verdict {
-            Ok(permit) => (
-                if permit.would_deny().is_some() { "would_deny" } else { "allow" },
-                permit.would_deny(),
-                permit.rule().map(egret_policy::Rule::id),
-            ),
-            Err(denial) => ("deny", Some(denial), None),
+        let asking = self.asking;
+        let objection = asking.objection();
+        let decision = match &asking.explanation.verdict {
+            Err(_) => "deny",
+            Ok(permit) if permit.would_deny().is_some() => "would_deny",
+            Ok(_) => "allow",
         };
-        let rule = denial.and_then(|denial| denial.rule.as_ref()).or(rule);
+        let rule = asking.rule();
+        let answer = |(address, verdict): &(IpAddr, Result<(), Denial>)| {
+            let reason = verdict.as_ref().err().map(|denial| denial.reason.code());
+            json!({ "address": address, "class": asking.policy.class_of(*address).as_str(), "reason": reason })
+        };
         json!({
             "v": 1,
-            "target": self.target.to_string(),
+            "target": asking.target.to_string(),
             "role": self.role,
             "decision": decision,
-            "reason": denial.map(|denial| denial.reason.code()),
-            "rule": rule.map(ToString::to_string),
-            "detail": denial.map(|denial| &denial.detail),
-            "help": denial.map(|denial| &denial.help),
-            "near": self.explanation.near.iter().map(|near| json!({
+            "reason": objection.map(|denial| denial.reason.code()),
+            "rule": rule.map(|rule| rule.id().to_string()),
+            "line": rule.map(Rule::line).filter(|line| *line > 0),
+            "origin": rule.map(|rule| presets::of_rule(rule.id().as_str()).map_or_else(|| self.origin.to_owned(), |name| format!("preset {name}"))),
+            "detail": objection.map(|denial| &denial.detail),
+            "help": objection.map(|denial| &denial.help),
+            "allow_line": asking.allow_line(),
+            "addresses": asking.answers.iter().map(answer).collect::<Vec<_>>(),
+            "near": asking.explanation.near.iter().map(|near| json!({
                 "rule": near.rule.id().to_string(), "line": near.rule.line(), "why": near.why.map(Reason::code),
             })).collect::<Vec<_>>(),
-            "wants_name": self.explanation.wants_name,
+            "wants_name": asking.explanation.wants_name,
+            "direct": self.is_direct(),
         })
     }
 }

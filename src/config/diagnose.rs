@@ -1,101 +1,229 @@
-//! What is wrong with a policy, shown where it stands: line, column, caret, and what to write instead. Syntax errors
-//! of the YAML reader and errors of meaning look alike.
+//! What is wrong with a policy, or worth a word, shown where it stands: line, column, caret, and what to write instead.
 
 use std::fmt;
-use std::ops::Range;
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
-use serde_saphyr::Location;
 
-/// One thing that is wrong.
+use super::yaml::Place;
+
+/// More than these are counted, not shown: nobody reads on.
+const MAX_SHOWN: usize = 100;
+
+macro_rules! codes {
+    ($(#[doc = $meaning:literal] $variant:ident = $code:literal,)*) => {
+        /// What kind of thing is wrong. The codes are stable.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+        pub enum Code { $(#[doc = $meaning] #[serde(rename = $code)] $variant,)* }
+
+        impl Code {
+            /// Every code there is.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable text.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// What it means, in a sentence for people.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning.trim_ascii(),)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The text is no YAML.
+    YamlSyntax = "yaml-syntax",
+    /// YAML that a policy has no use for: anchors, aliases, tags, merge keys, a second document.
+    YamlFeature = "yaml-feature",
+    /// A name that begins with a star stands without quotes, which YAML takes for an alias.
+    UnquotedStar = "unquoted-star",
+    /// A key is written twice.
+    DuplicateKey = "duplicate-key",
+    /// A key that does not exist.
+    UnknownKey = "unknown-key",
+    /// A list, mapping or text where something else is due.
+    WrongType = "wrong-type",
+    /// A key that must be written is not.
+    MissingKey = "missing-key",
+    /// A host, port, date, path or word that is none.
+    BadValue = "bad-value",
+    /// A set, role or preset that does not exist.
+    UnknownName = "unknown-name",
+    /// A wildcard over a suffix under which strangers have names, without `wide: true`.
+    SharedSuffix = "shared-suffix",
+    /// A list that would mean everything, or nothing, because it is empty.
+    EmptyList = "empty-list",
+    /// Two things that exclude one another.
+    Conflict = "conflict",
+    /// A test of the file does not hold.
+    FailedTest = "failed-test",
+    /// A rule that says what another says.
+    DuplicateRule = "duplicate-rule",
+    /// A rule that another covers: without it nothing would change.
+    ShadowedRule = "shadowed-rule",
+    /// A rule for the target of another that asks for something else; only the stricter is used.
+    ConflictingRule = "conflicting-rule",
+    /// An allow rule that a deny rule takes back entirely.
+    DeniedRule = "denied-rule",
+    /// A rule, or an audit, that has ended.
+    Expired = "expired",
+    /// A rule, or an audit, that ends within 14 days.
+    Expiring = "expiring",
+    /// A set that no rule uses.
+    UnusedSet = "unused-set",
+    /// A role that no rule is for.
+    UnusedRole = "unused-role",
+    /// A rule with `wide: true` and no note that says why.
+    WideWithoutNote = "wide-without-note",
+    /// A rule that no connection can match.
+    NeverMatches = "never-matches",
+    /// A key that changes nothing where it stands.
+    NoEffect = "no-effect",
+    /// A role by executable, where other processes cannot be seen.
+    ExeNotVisible = "exe-not-visible",
+    /// A section that this version reads and does not serve.
+    NotServed = "not-served",
+    /// A policy without allow rules.
+    NoRules = "no-rules",
+    /// A wildcard without a rule for the name itself.
+    ApexMissing = "apex-missing",
+    /// A rule in audit that never ends.
+    AuditWithoutEnd = "audit-without-end",
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The policy is not valid.
+    Error,
+    /// Valid, and probably not meant.
+    Warning,
+    /// Valid, and worth knowing.
+    Note,
+}
+
+/// One thing that is wrong, or worth a word.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
-    /// What is wrong.
+    /// How bad it is.
+    pub severity: Severity,
+    /// What kind of thing it is.
+    pub code: Code,
+    /// What it is.
     pub message: String,
     /// What to do.
     pub help: Option<String>,
     /// From 1.
-    pub line: u64,
+    pub line: u32,
     /// From 1, in characters.
-    pub column: u64,
+    pub column: u32,
     #[serde(skip)]
-    span: Range<usize>,
+    at: Place,
 }
 
-/// Everything that is wrong with one text.
+/// What there is to say about one text.
 #[derive(Clone, Debug)]
 pub struct Diagnostics {
-    origin: String,
+    /// The path, or the variable's name.
+    pub origin: String,
     text: String,
-    /// In the order they were found; never empty.
+    /// In the order of the text.
     pub all: Vec<Diagnostic>,
 }
 
 impl Diagnostic {
-    /// Something wrong at a place.
-    pub(crate) fn at(location: Location, message: impl Into<String>, help: Option<&str>) -> Self {
-        Self {
-            message: message.into(),
-            help: help.map(str::to_owned),
-            line: location.line(),
-            column: location.column(),
-            span: to_usize(location.span().offset())..to_usize(location.span().offset() + location.span().len().max(1)),
-        }
+    pub(super) fn new(severity: Severity, code: Code, at: Place, message: impl Into<String>, help: Option<&str>) -> Self {
+        let (line, column) = (at.line.max(1), at.column.max(1));
+        Self { severity, code, message: message.into(), help: help.map(str::to_owned), line, column, at }
     }
 
-    /// What the YAML reader could not read.
-    pub(crate) fn of(error: &serde_saphyr::Error) -> Self {
-        let location = error.location().unwrap_or(Location::UNKNOWN);
-        let full = error.without_snippet().to_string();
-        let place = format!(" at line {}, column {}", location.line(), location.column());
-        let message = full.replace(&place, "").replace(", set DuplicateKeyPolicy in Options if acceptable", "");
-        let help = HELP.iter().find(|(part, _)| message.contains(part)).map(|(_, help)| *help);
-        Self::at(location, message, help)
+    pub(super) fn error(code: Code, at: Place, message: impl Into<String>, help: Option<&str>) -> Self {
+        Self::new(Severity::Error, code, at, message, help)
     }
-}
 
-/// What to do about messages of the YAML reader.
-const HELP: &[(&str, &str)] = &[
-    ("unknown anchor", "quote names that start with *: \"*.example.com\""),
-    ("tab", "indent with spaces"),
-    ("duplicate mapping key", "keep one of the two"),
-    ("missing field `version`", "begin the file with `version: 1`"),
-    ("unexpected end of input", "the policy is empty: begin it with `version: 1`"),
-];
+    pub(super) fn warning(code: Code, at: Place, message: impl Into<String>, help: Option<&str>) -> Self {
+        Self::new(Severity::Warning, code, at, message, help)
+    }
 
-fn to_usize(n: u64) -> usize {
-    usize::try_from(n).unwrap_or(usize::MAX)
+    pub(super) fn remark(code: Code, at: Place, message: impl Into<String>, help: Option<&str>) -> Self {
+        Self::new(Severity::Note, code, at, message, help)
+    }
 }
 
 impl Diagnostics {
-    pub(crate) fn new(origin: &str, text: &str, all: Vec<Diagnostic>) -> Self {
+    pub(crate) fn new(origin: &str, text: &str, mut all: Vec<Diagnostic>) -> Self {
+        all.sort_by_key(|one| one.at.start);
         Self { origin: origin.to_owned(), text: text.to_owned(), all }
     }
 
-    /// Character offsets of the reader to byte offsets of the renderer, inside the text.
-    fn bytes(&self, span: &Range<usize>) -> Range<usize> {
-        let byte = |n: usize| self.text.char_indices().nth(n).map_or(self.text.len(), |(at, _)| at);
-        let start = byte(span.start);
-        start..byte(span.end).max(start)
+    /// How many there are of this severity.
+    #[must_use]
+    pub fn count(&self, severity: Severity) -> usize {
+        self.all.iter().filter(|one| one.severity == severity).count()
     }
+
+    /// The column after the last character marked, on the same line.
+    #[must_use]
+    pub fn end_column(&self, one: &Diagnostic) -> u32 {
+        let marked = self.text.get(one.at.start..one.at.end).and_then(|text| text.lines().next()).unwrap_or_default();
+        one.column.saturating_add(u32::try_from(marked.chars().count()).unwrap_or(0).max(1))
+    }
+
+    /// The lines that hold the marked part, and where in the text they begin. Only they are given to the renderer,
+    /// which would otherwise walk a long text once for every diagnostic.
+    fn lines_of(&self, at: Place) -> (&str, usize) {
+        let start = floor(&self.text, at.start);
+        let end = floor(&self.text, at.end.max(start));
+        let from = self.text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        // Of a part over many lines the first is enough to find it.
+        let first_end = self.text[start..].find('\n').map_or(self.text.len(), |newline| start + newline);
+        (&self.text[from..first_end.max(end.min(first_end))], from)
+    }
+
+    fn render(&self, one: &Diagnostic, renderer: &Renderer) -> String {
+        let (lines, from) = self.lines_of(one.at);
+        let start = floor(&self.text, one.at.start) - from;
+        let end = floor(&self.text, one.at.end.max(one.at.start)).saturating_sub(from).clamp(start, lines.len().max(start));
+        let snippet = Snippet::source(lines)
+            .line_start(one.line as usize)
+            .path(&self.origin)
+            .annotation(AnnotationKind::Primary.span(start..end));
+        let level = match one.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+            Severity::Note => Level::NOTE,
+        };
+        let mut group = level.primary_title(&one.message).id(one.code.as_str()).element(snippet);
+        if let Some(help) = &one.help {
+            group = group.element(Level::HELP.message(help));
+        }
+        renderer.render(&[group])
+    }
+}
+
+/// The nearest place at or before this one where a character begins.
+fn floor(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let renderer = Renderer::plain().decor_style(DecorStyle::Ascii);
-        for (i, one) in self.all.iter().enumerate() {
-            let snippet =
-                Snippet::source(&self.text).path(&self.origin).annotation(AnnotationKind::Primary.span(self.bytes(&one.span)));
-            let mut group = Level::ERROR.primary_title(&one.message).element(snippet);
-            if let Some(help) = &one.help {
-                group = group.element(Level::HELP.message(help));
-            }
+        for (i, one) in self.all.iter().take(MAX_SHOWN).enumerate() {
             let blank = if i == 0 { "" } else { "\n\n" };
-            write!(f, "{blank}{}", renderer.render(&[group]))?;
+            write!(f, "{blank}{}", self.render(one, &renderer))?;
         }
-        Ok(())
+        match self.all.len().saturating_sub(MAX_SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n\nand {more} more"),
+        }
     }
 }
 

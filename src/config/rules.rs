@@ -4,107 +4,185 @@
 use std::collections::HashSet;
 
 use egret_policy as policy;
-use egret_policy::{Draft, Mode, NamePattern, PortRange, Ports, Protocol, RoleId, RuleDraft, S3Rule, SharedSuffix, To, UnixTime};
+use egret_policy::{
+    Draft, Effect, Mode, NamePattern, PortRange, Ports, Protocol, RoleId, RuleDraft, S3Rule, SharedSuffix, To, UnixTime,
+};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use serde_saphyr::Location;
 
 use super::Reader;
-use super::raw;
+use super::diagnose::{Code, Diagnostic};
+use super::read::Fields;
+use super::yaml::{Node, Place, Value};
+
+/// The keys of a rule.
+pub(super) const RULE: &[&str] = &["to", "s3", "ports", "for", "as", "within", "mode", "expires", "note", "id", "wide"];
+/// The keys of `s3:`.
+pub(super) const S3: &[&str] = &["buckets", "regions"];
+
+pub(super) const PROTOCOLS: &[(&str, Protocol)] =
+    &[("tls", Protocol::Tls), ("http", Protocol::Http), ("tcp", Protocol::Tcp), ("any", Protocol::Any)];
+pub(super) const MODES: &[(&str, Mode)] = &[("audit", Mode::Audit), ("enforce", Mode::Enforce)];
 
 /// A host or network of a rule, with the port that was written beside it.
 type Target = (To, Option<Ports>);
 
-impl Reader<'_> {
-    /// All rules of the `egress:` section.
-    pub(super) fn rules(&mut self, egress: &raw::Egress, draft: &mut Draft) {
-        let mut ids = HashSet::new();
-        for rule in &egress.allow {
-            if let Some(built) = self.rule(rule, draft, &mut ids) {
-                draft.allow(built);
+/// A set, its members read once.
+pub(super) struct Set {
+    at: Place,
+    members: Option<Vec<Target>>,
+    used: bool,
+}
+
+impl<'t> Reader<'t> {
+    /// All sets, whether rules use them or not.
+    pub(super) fn sets(&mut self, node: Option<&Node<'t>>) {
+        let Some(sets) = node.and_then(|node| self.found.any_map(node, "`sets:`")) else { return };
+        for (name, key, node) in sets.iter() {
+            let members = self.found.list(node, &format!("the set {name}"));
+            if members.is_some_and(<[_]>::is_empty) {
+                let help = "name at least one host or network in it";
+                self.found.note(Code::EmptyList, key.at, format!("the set {name} is empty"), Some(help));
             }
-        }
-        for rule in &egress.deny {
-            if let Some(built) = self.rule(rule, draft, &mut ids) {
-                draft.deny(built);
-            }
+            let members = members.and_then(|members| {
+                let read: Vec<Option<Target>> = members.iter().map(|member| self.member(member)).collect();
+                read.into_iter().collect()
+            });
+            self.sets.insert(name.to_owned(), Set { at: key.at, members, used: false });
         }
     }
 
-    fn rule(&mut self, rule: &super::Spanned<raw::Rule>, draft: &mut Draft, ids: &mut HashSet<String>) -> Option<RuleDraft> {
-        let at = rule.referenced;
-        let line = u32::try_from(at.line()).unwrap_or(0);
-        match &rule.value {
-            raw::Rule::Short(text) => {
-                let targets = self.targets(text, at)?;
-                self.refuse_shared(&targets, false, at);
+    fn member(&mut self, node: &Node<'_>) -> Option<Target> {
+        let text = self.found.text(node, "a member of a set")?;
+        self.target(text, node.at)
+    }
+
+    /// The sets that no rule uses.
+    pub(super) fn unused_sets(&mut self) {
+        for (name, set) in self.sets.iter().filter(|(_, set)| !set.used) {
+            let message = format!("no rule uses the set {name}");
+            let help = format!("write `to: ${name}` in a rule, or remove it");
+            self.lints.push(Diagnostic::warning(Code::UnusedSet, set.at, message, Some(&help)));
+        }
+    }
+
+    /// All rules of one list of the `egress:` section.
+    pub(super) fn rules(&mut self, node: Option<&Node<'t>>, effect: Effect, draft: &mut Draft) {
+        let what = match effect {
+            Effect::Allow => "`allow:`",
+            Effect::Deny => "`deny:`",
+        };
+        let Some(rules) = node.and_then(|node| self.found.list(node, what)) else { return };
+        for (at, node) in (1u32..).zip(rules) {
+            let Some(rule) = self.rule(node, effect, draft).map(|rule| self.named(rule, at)) else { continue };
+            match effect {
+                Effect::Allow => draft.allow(rule),
+                Effect::Deny => draft.deny(rule),
+            }
+            self.rule_places.push(node.at);
+        }
+    }
+
+    /// The rules of a preset bear its name, and no line of the user's file.
+    fn named(&self, rule: RuleDraft, at: u32) -> RuleDraft {
+        let Some(prefix) = self.prefix else { return rule };
+        let id = rule.id.unwrap_or_else(|| at.to_string());
+        RuleDraft { id: Some(format!("{prefix}/{id}")), line: 0, ..rule }
+    }
+
+    fn rule(&mut self, node: &Node<'t>, effect: Effect, draft: &mut Draft) -> Option<RuleDraft> {
+        let line = node.at.line;
+        match &node.value {
+            Value::Text { text, .. } => {
+                let targets = self.targets(text, node.at)?;
+                self.refuse_shared(&targets, effect == Effect::Deny, node.at);
                 Some(RuleDraft { line, ..RuleDraft::new(targets) })
             }
-            raw::Rule::Long(long) => {
-                let targets = self.long_targets(long, at)?;
-                self.refuse_shared(&targets, long.wide, long.to.as_ref().map_or(at, |to| to.referenced));
-                let id = long.id.as_ref().and_then(|id| self.id(id, ids));
-                Some(RuleDraft { id, line, ..self.details(long, targets, draft, at) })
+            Value::Map { .. } => {
+                let fields = self.found.map(node, "a rule", RULE)?;
+                // Everything is read before anything is given up, so that all mistakes are told.
+                let targets = self.long_targets(fields);
+                let wide = fields.get("wide").and_then(|wide| self.found.flag(wide, "`wide:`")).unwrap_or(false);
+                let rule = RuleDraft { line, ..self.details(fields, targets.clone().unwrap_or_default(), draft) };
+                let to = fields.get("to").map_or(node.at, |to| to.at);
+                self.refuse_shared(&targets?, wide || effect == Effect::Deny, to);
+                self.lint_rule(fields, &rule, effect, wide);
+                Some(rule)
+            }
+            Value::Refused => None,
+            Value::List { .. } => {
+                let help = "write api.example.com:443, or a mapping with `to:`";
+                self.found.refuse(Code::WrongType, node.at, "a rule is a host or a mapping, and this is a list", Some(help))
             }
         }
     }
 
-    fn details(&mut self, long: &raw::LongRule, to: Vec<Target>, draft: &mut Draft, at: Location) -> RuleDraft {
+    fn details(&mut self, fields: Fields<'_, 't>, to: Vec<Target>, draft: &mut Draft) -> RuleDraft {
+        let roles = self.narrowing("for", fields).iter().filter_map(|role| self.role_of(role, draft)).collect();
+        let within = self.narrowing("within", fields).iter().filter_map(|net| self.net(net, "`within:`")).collect();
         RuleDraft {
-            roles: self.written("for", &long.r#for, at).iter().filter_map(|role| self.role_of(role, draft)).collect(),
-            protocol: long.r#as.map(protocol),
-            within: self.written("within", &long.within, at).iter().filter_map(|net| self.net(net)).collect(),
-            mode: long.mode.map(mode),
-            expires: long.expires.as_ref().and_then(|date| self.instant(date)),
-            note: long.note.clone(),
+            id: fields.get("id").and_then(|id| self.id(id)),
+            roles,
+            protocol: fields.get("as").and_then(|word| self.found.word(word, "`as:`", PROTOCOLS)),
+            within,
+            mode: fields.get("mode").and_then(|word| self.found.word(word, "`mode:`", MODES)),
+            expires: fields.get("expires").and_then(|date| self.instant(date, "`expires:`")),
+            note: fields.get("note").and_then(|note| self.found.text(note, "`note:`")).map(str::to_owned),
             ..RuleDraft::new(to)
         }
     }
 
-    fn long_targets(&mut self, long: &raw::LongRule, at: Location) -> Option<Vec<Target>> {
-        let ports = match &long.ports {
-            Some(ports) => Some(self.ports(ports, at)?),
-            None => None,
+    fn long_targets(&mut self, fields: Fields<'_, 't>) -> Option<Vec<Target>> {
+        let at = fields.at;
+        let ports = fields.get("ports").map(|ports| self.ports(ports));
+        let targets = match (fields.get("to"), fields.get("s3")) {
+            (Some(to), None) => self.found.text(to, "`to:`").and_then(|text| self.targets(text, to.at)),
+            (None, Some(s3)) => self.buckets(s3).map(|buckets| vec![(To::S3(buckets), None)]),
+            (None, None) => {
+                let help = "write `to: api.example.com`";
+                self.found.refuse(Code::MissingKey, at, "a rule needs `to:` or `s3:`", Some(help))
+            }
+            (Some(_), Some(_)) => {
+                self.found.refuse(Code::Conflict, at, "a rule has `to:` or `s3:`, not both", Some("make two rules"))
+            }
         };
-        let targets = match (&long.to, &long.s3) {
-            (Some(to), None) => self.targets(&to.value, to.referenced)?,
-            (None, Some(s3)) => vec![(To::S3(self.buckets(&s3.value, at)?), None)],
-            (None, None) => return self.error(at, "a rule needs `to:` or `s3:`", Some("write `to: api.example.com`")),
-            (Some(_), Some(_)) => return self.error(at, "a rule has `to:` or `s3:`, not both", Some("make two rules")),
-        };
+        let targets = targets?;
         let Some(ports) = ports else { return Some(targets) };
+        let ports = ports?;
         if targets.iter().any(|(_, own)| own.is_some()) {
-            return self.error(at, "the port is written twice, in `to:` and in `ports:`", Some("write it in one place"));
+            let message = "the port is written twice, in `to:` and in `ports:`";
+            return self.found.refuse(Code::Conflict, at, message, Some("write it in one place"));
         }
         Some(targets.into_iter().map(|(to, _)| (to, Some(ports.clone()))).collect())
     }
 
     /// One host, one network, or all of a set.
-    fn targets(&mut self, text: &str, at: Location) -> Option<Vec<Target>> {
-        let Some(set) = text.strip_prefix('$') else { return self.target(text, at).map(|target| vec![target]) };
-        let Some(members) = self.sets.get(set) else {
-            let known: Vec<&str> = self.sets.keys().map(String::as_str).collect();
-            let help =
-                if known.is_empty() { "there are no `sets:`".to_owned() } else { format!("sets are: {}", known.join(", ")) };
-            return self.error(at, format!("there is no set named {set}"), Some(&help));
-        };
-        if members.is_empty() {
-            return self.error(at, format!("the set {set} is empty"), Some("name at least one host or network in it"));
+    fn targets(&mut self, text: &str, at: Place) -> Option<Vec<Target>> {
+        let Some(name) = text.strip_prefix('$') else { return self.target(text, at).map(|target| vec![target]) };
+        if let Some(set) = self.sets.get_mut(name) {
+            set.used = true;
+            return set.members.clone();
         }
-        let members: Vec<Option<Target>> = members.iter().map(|member| self.target(&member.value, member.referenced)).collect();
-        members.into_iter().collect()
+        let known: Vec<&str> = self.sets.keys().map(String::as_str).collect();
+        let help = match super::read::nearest(name, &known) {
+            Some(near) => format!("did you mean ${near}?"),
+            None if known.is_empty() => "there are no `sets:`".to_owned(),
+            None => format!("sets are: {}", known.join(", ")),
+        };
+        self.found.refuse(Code::UnknownName, at, format!("there is no set named {name}"), Some(&help))
     }
 
-    fn target(&mut self, text: &str, at: Location) -> Option<Target> {
-        if let Some(net) = network(text) {
+    fn target(&mut self, text: &str, at: Place) -> Option<Target> {
+        if let Some(net) = self.written_net(text, at)? {
             return Some((To::Net(net), None));
         }
         let (host, port) = match split_port(text) {
             Ok(parts) => parts,
             Err(port) => {
-                return self.error(at, format!("{port:?} is no port"), Some("ports are 1 to 65535: api.example.com:8443"));
+                let help = "ports are 1 to 65535: api.example.com:8443";
+                return self.found.refuse(Code::BadValue, at, format!("{port:?} is no port"), Some(help));
             }
         };
         if let Some(address) = policy::literal(host) {
@@ -112,15 +190,26 @@ impl Reader<'_> {
         }
         match NamePattern::parse(host) {
             Ok(pattern) => Some((To::Name(pattern), port)),
-            Err(error) => self.error(
-                at,
-                format!("{text:?} is no host: {error}"),
-                Some("write api.example.com, \"*.example.com\" or 10.0.0.0/8"),
-            ),
+            Err(error) => {
+                let help = "write api.example.com, \"*.example.com\" or 10.0.0.0/8";
+                self.found.refuse(Code::BadValue, at, format!("{text:?} is no host: {error}"), Some(help))
+            }
         }
     }
 
-    fn refuse_shared(&mut self, targets: &[Target], wide: bool, at: Location) {
+    /// A network, if the text is one; the outer `None` if it is one with host bits, which has been noted.
+    fn written_net(&mut self, text: &str, at: Place) -> Option<Option<IpNet>> {
+        match text.parse::<IpNet>() {
+            Ok(net) if net.trunc() == net => Some(Some(net)),
+            Ok(net) => {
+                let help = format!("write {} for the network, or {} for the address", net.trunc(), net.addr());
+                self.found.refuse(Code::BadValue, at, format!("{text:?} is an address inside its network"), Some(&help))
+            }
+            Err(_) => Some(None),
+        }
+    }
+
+    fn refuse_shared(&mut self, targets: &[Target], wide: bool, at: Place) {
         for (to, _) in targets {
             let To::Name(pattern) = to else { continue };
             let Some(shared) = pattern.shared_suffix().filter(|_| !wide) else { continue };
@@ -128,119 +217,145 @@ impl Reader<'_> {
                 SharedSuffix::Public => "anybody can register a name",
                 SharedSuffix::Provider => "a provider gives names to strangers",
             };
-            self.note(
-                at,
-                format!("\"{pattern}\" covers a suffix under which {whose}"),
-                Some("name the hosts, or write `wide: true` in the rule"),
-            );
+            let message = format!("\"{pattern}\" covers a suffix under which {whose}");
+            self.found.note(Code::SharedSuffix, at, message, Some("name the hosts, or write `wide: true` in the rule"));
         }
     }
 
-    fn ports(&mut self, ports: &[raw::Text], at: Location) -> Option<Ports> {
-        let ranges: Vec<Option<PortRange>> = ports
-            .iter()
-            .map(|port| {
-                let range = PortRange::parse(&port.value);
-                if range.is_none() {
-                    self.note(
-                        port.referenced,
-                        format!("{:?} is no port", port.value),
-                        Some("write 443 or 6379-6381, from 1 to 65535"),
-                    );
-                }
-                range
-            })
-            .collect();
+    fn ports(&mut self, node: &Node<'_>) -> Option<Ports> {
+        let ports = self.found.list(node, "`ports:`")?;
+        let mut ranges = Vec::with_capacity(ports.len());
+        for port in ports {
+            let range = self.found.text(port, "a port").map(PortRange::parse);
+            if range == Some(None) {
+                let help = "write 443 or 6379-6381, from 1 to 65535";
+                self.found.note(Code::BadValue, port.at, "this is no port", Some(help));
+            }
+            ranges.push(range.flatten());
+        }
         let ranges: Option<Vec<PortRange>> = ranges.into_iter().collect();
         match Ports::of(ranges?) {
             Some(ports) => Some(ports),
-            None => self.error(at, "`ports:` is empty", Some("leave it out for 443")),
+            None => self.found.refuse(Code::EmptyList, node.at, "`ports:` is empty", Some("leave it out for 443")),
         }
     }
 
-    fn buckets(&mut self, s3: &raw::S3, at: Location) -> Option<S3Rule> {
-        if s3.buckets.is_empty() {
-            return self.error(at, "`buckets:` is empty", Some("name at least one bucket"));
+    fn buckets(&mut self, node: &Node<'t>) -> Option<S3Rule> {
+        let fields = self.found.map(node, "`s3:`", S3)?;
+        let Some(buckets) = fields.get("buckets") else {
+            let help = "write `buckets: [acme-reports]`";
+            return self.found.refuse(Code::MissingKey, node.at, "`s3:` needs `buckets:`", Some(help));
+        };
+        let listed = self.found.list(buckets, "`buckets:`")?;
+        if listed.is_empty() {
+            return self.found.refuse(Code::EmptyList, buckets.at, "`buckets:` is empty", Some("name at least one bucket"));
         }
-        let buckets: Vec<Option<policy::BucketPattern>> = s3
-            .buckets
-            .iter()
-            .map(|bucket| {
-                let pattern = policy::BucketPattern::parse(&bucket.value);
-                if pattern.is_none() {
-                    self.note(
-                        bucket.referenced,
-                        format!("{:?} is no bucket name", bucket.value),
-                        Some("small letters, digits, dots, hyphens and *"),
-                    );
-                }
-                pattern
-            })
-            .collect();
-        let buckets: Option<Vec<_>> = buckets.into_iter().collect();
-        let regions =
-            self.written("regions", &s3.regions, at).iter().map(|region| region.value.clone().into_boxed_str()).collect();
-        Some(S3Rule { buckets: buckets?, regions })
+        let buckets: Vec<Option<policy::BucketPattern>> = listed.iter().map(|bucket| self.bucket(bucket)).collect();
+        let regions = self.narrowing("regions", fields).iter().filter_map(|region| self.found.text(region, "a region"));
+        let regions = regions.map(Box::from).collect();
+        Some(S3Rule { buckets: buckets.into_iter().collect::<Option<_>>()?, regions })
     }
 
-    fn role_of(&mut self, role: &raw::Text, draft: &mut Draft) -> Option<RoleId> {
-        if role.value != policy::DEFAULT_ROLE && !self.roles.contains_key(&role.value) {
-            let help = format!("add it under `roles:`, or use {}", policy::DEFAULT_ROLE);
-            return self.error(role.referenced, format!("there is no role named {}", role.value), Some(&help));
-        }
-        draft.role(&role.value)
+    fn bucket(&mut self, node: &Node<'_>) -> Option<policy::BucketPattern> {
+        let text = self.found.text(node, "a bucket")?;
+        let help = "small letters, digits, dots, hyphens and *";
+        policy::BucketPattern::parse(text)
+            .or_else(|| self.found.refuse(Code::BadValue, node.at, format!("{text:?} is no bucket name"), Some(help)))
     }
 
-    fn net(&mut self, net: &raw::Text) -> Option<IpNet> {
-        let parsed = network(&net.value).or_else(|| policy::literal(&net.value).map(IpNet::from));
-        if parsed.is_none() {
-            return self.error(
-                net.referenced,
-                format!("{:?} is no network", net.value),
-                Some("write 10.20.0.0/16 or \"fd00::/8\""),
-            );
-        }
-        parsed
+    fn role_of(&mut self, node: &Node<'_>, draft: &mut Draft) -> Option<RoleId> {
+        let name = self.known_role(node)?;
+        self.used_roles.insert(name.to_owned());
+        draft.role(name)
     }
 
-    fn id(&mut self, id: &raw::Text, ids: &mut HashSet<String>) -> Option<String> {
+    /// The name of a role that exists.
+    pub(super) fn known_role<'n>(&mut self, node: &'n Node<'_>) -> Option<&'n str> {
+        let name = self.found.text(node, "a role")?;
+        if name == policy::DEFAULT_ROLE || self.roles.iter().any(|role| role == name) {
+            return Some(name);
+        }
+        let known: Vec<&str> = self.roles.iter().map(String::as_str).collect();
+        let help = match super::read::nearest(name, &known) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("add it under `roles:`, or use {}", policy::DEFAULT_ROLE),
+        };
+        self.found.refuse(Code::UnknownName, node.at, format!("there is no role named {name}"), Some(&help))
+    }
+
+    /// An address or a network.
+    pub(super) fn net(&mut self, node: &Node<'_>, what: &str) -> Option<IpNet> {
+        let text = self.found.text(node, what)?;
+        if let Some(net) = self.written_net(text, node.at)?.or_else(|| policy::literal(text).map(IpNet::from)) {
+            return Some(net);
+        }
+        let help = "write 10.20.0.0/16 or \"fd00::/8\"";
+        self.found.refuse(Code::BadValue, node.at, format!("{text:?} is no address or network"), Some(help))
+    }
+
+    fn id(&mut self, node: &Node<'_>) -> Option<String> {
+        let id = self.found.text(node, "`id:`")?;
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if id.value.is_empty() || id.value.len() > 64 || !id.value.chars().all(plain) {
-            return self.error(id.referenced, "an id is 1 to 64 letters, digits, `-`, `_` or `.`", None);
+        if id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
+            let message = "an id is 1 to 64 letters, digits, `-`, `_` or `.`";
+            return self.found.refuse(Code::BadValue, node.at, message, Some("leave it out for a hash of the rule"));
         }
-        if !ids.insert(id.value.clone()) {
-            return self.error(id.referenced, format!("the id {} is taken", id.value), Some("ids tell rules apart in records"));
+        if !self.ids.insert(id.to_owned()) {
+            let help = "ids tell rules apart in records";
+            return self.found.refuse(Code::Conflict, node.at, format!("the id {id} is taken"), Some(help));
         }
-        Some(id.value.clone())
+        Some(id.to_owned())
     }
 
     /// A list that narrows a rule. Written and empty it would widen it, which nobody means.
-    fn written<'t>(&mut self, key: &str, list: &'t Option<Vec<raw::Text>>, at: Location) -> &'t [raw::Text] {
-        if list.as_ref().is_some_and(Vec::is_empty) {
-            self.note(at, format!("`{key}:` is empty"), Some("name at least one, or leave the key out"));
+    fn narrowing<'n>(&mut self, key: &str, fields: Fields<'n, 't>) -> &'n [Node<'t>] {
+        let Some(node) = fields.get(key) else { return &[] };
+        let list = self.found.list(node, &format!("`{key}:`")).unwrap_or_default();
+        if matches!(&node.value, Value::List { items, .. } if items.is_empty()) {
+            let help = "name at least one, or leave the key out";
+            self.found.note(Code::EmptyList, node.at, format!("`{key}:` is empty"), Some(help));
         }
-        list.as_deref().unwrap_or_default()
+        list
     }
 
     /// A date is its first instant in UTC; a time says its zone.
-    fn instant(&mut self, text: &raw::Text) -> Option<UnixTime> {
-        let day =
-            text.value.parse::<Date>().ok().and_then(|date| date.to_zoned(TimeZone::UTC).ok()).map(|zoned| zoned.timestamp());
-        match day.or_else(|| text.value.parse::<Timestamp>().ok()) {
+    pub(super) fn instant(&mut self, node: &Node<'_>, what: &str) -> Option<UnixTime> {
+        let text = self.found.text(node, what)?;
+        // The library would also read a day out of a longer text, and days in other forms.
+        let day = Some(text).filter(|text| text.len() == "2027-03-31".len()).and_then(|text| text.parse::<Date>().ok());
+        let midnight = day.and_then(|day| day.to_zoned(TimeZone::UTC).ok()).map(|zoned| zoned.timestamp());
+        match midnight.or_else(|| text.parse::<Timestamp>().ok()) {
             Some(instant) => Some(UnixTime(instant.as_second())),
-            None => self.error(
-                text.referenced,
-                format!("{:?} is no date", text.value),
-                Some("write 2027-03-31 or 2027-03-31T12:00:00Z"),
-            ),
+            None => {
+                let help = "write 2027-03-31 or 2027-03-31T12:00:00Z";
+                self.found.refuse(Code::BadValue, node.at, format!("{text:?} is no date"), Some(help))
+            }
+        }
+    }
+
+    /// What is valid in a rule and yet worth a word.
+    fn lint_rule(&mut self, fields: Fields<'_, 't>, rule: &RuleDraft, effect: Effect, wide: bool) {
+        if wide && rule.note.is_none() {
+            let help = "add a `note:` that says who needs it";
+            let message = "a rule for names that strangers share says nothing of its reason";
+            self.lints.push(Diagnostic::warning(Code::WideWithoutNote, fields.at, message, Some(help)));
+        }
+        let names_none = !rule.to.iter().any(|(to, _)| !matches!(to, To::Net(_)));
+        for (key, idle) in [("within", effect == Effect::Deny || names_none), ("as", effect == Effect::Deny)] {
+            let Some(node) = fields.get(key).filter(|_| idle) else { continue };
+            let whose = if effect == Effect::Deny { "a deny rule" } else { "a rule for addresses" };
+            let message = format!("`{key}:` changes nothing in {whose}");
+            self.lints.push(Diagnostic::warning(Code::NoEffect, node.at, message, Some("remove it")));
+        }
+        if rule.mode == Some(Mode::Audit) && rule.expires.is_none() && effect == Effect::Allow {
+            let message = "this rule stays in audit until somebody remembers it";
+            self.lints.push(Diagnostic::remark(Code::AuditWithoutEnd, fields.at, message, Some("add `expires:`")));
         }
     }
 }
 
-/// `10.0.0.0/8` and the like; host bits that are set make it no network.
-fn network(text: &str) -> Option<IpNet> {
-    text.parse::<IpNet>().ok().filter(|net| net.trunc() == *net)
-}
+/// The ids that rules have been given.
+pub(super) type Ids = HashSet<String>;
 
 /// A host and the port after its last colon; the error is what stands there instead.
 fn split_port(text: &str) -> Result<(&str, Option<Ports>), &str> {
@@ -255,20 +370,4 @@ fn split_port(text: &str) -> Result<(&str, Option<Ports>), &str> {
     }
     let range = PortRange::parse(port).and_then(|range| Ports::of(vec![range]));
     range.map(|ports| (host, Some(ports))).ok_or(port)
-}
-
-fn protocol(written: raw::Protocol) -> Protocol {
-    match written {
-        raw::Protocol::Tls => Protocol::Tls,
-        raw::Protocol::Http => Protocol::Http,
-        raw::Protocol::Tcp => Protocol::Tcp,
-        raw::Protocol::Any => Protocol::Any,
-    }
-}
-
-pub(super) fn mode(written: raw::Mode) -> Mode {
-    match written {
-        raw::Mode::Audit => Mode::Audit,
-        raw::Mode::Enforce => Mode::Enforce,
-    }
 }

@@ -79,11 +79,11 @@ pub fn variable(name: &str) -> Option<String> {
 }
 
 fn read_file(path: &Path) -> io::Result<Text> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
+    // Before it is opened: opening a pipe would wait for a writer.
+    if !path.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    Ok(Text { origin: path.display().to_string(), yaml: read_bounded(file)? })
+    Ok(Text { origin: path.display().to_string(), yaml: read_bounded(File::open(path)?)? })
 }
 
 fn read_bounded(from: impl Read) -> io::Result<String> {

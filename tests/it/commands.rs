@@ -26,7 +26,7 @@ fn check_accepts_a_good_policy_and_runs_its_tests() {
     let failing = POLICY.replace("expect: allow", "expect: deny");
     let failed = egret_program().env("EGRET_POLICY", &failing).args(["check"]).run();
     assert_eq!(failed.code, 1);
-    assert!(failed.stderr.contains("the policy says Allow") && failed.stderr.contains("^^^"), "{}", failed.stderr);
+    assert!(failed.stderr.contains("the policy says allow") && failed.stderr.contains("^^^"), "{}", failed.stderr);
 }
 
 #[test]
@@ -104,6 +104,62 @@ fn env_prints_both_cases_in_four_forms() {
     let ecs: Value = serde_json::from_str(&run_egret(["env", "--output", "ecs"], "").stdout).expect("JSON");
     assert_eq!(ecs[0]["name"], "HTTP_PROXY");
     assert!(run_egret(["env", "--output", "dotenv"], "").stdout.starts_with("HTTP_PROXY=http://127.0.0.1:3128\n"));
+}
+
+#[test]
+fn env_leaves_direct_addresses_of_a_policy_to_the_app_itself() {
+    let home = tempfile::TempDir::new().expect("a temporary directory");
+    let policy = home.path().join("policy.yaml");
+    std::fs::write(&policy, "version: 1\npresets: [aws-ecs-task]\ndirect: [10.0.0.53, 10.1.0.0/16]\n").expect("a policy");
+    let dotenv = egret_program().args(["env", "--output", "dotenv", "--policy"]).arg(&policy).run();
+    let no_proxy = dotenv.stdout.lines().find_map(|line| line.strip_prefix("NO_PROXY=")).expect("NO_PROXY");
+    for address in ["169.254.170.2", "169.254.169.253", "fd00:ec2::123", "10.0.0.53"] {
+        assert_eq!(no_proxy.split(',').filter(|one| *one == address).count(), 1, "{address}: {no_proxy}");
+    }
+    assert!(!no_proxy.contains('/') && dotenv.stderr.contains("10.1.0.0/16"), "{dotenv:?}");
+}
+
+#[test]
+fn explain_expands_presets_and_names_them_as_the_origin_of_their_rules() {
+    let policy = "version: 1\npresets: [github, aws-ecs-task]\n";
+    let run = |args: &[&str]| egret_program().env("EGRET_POLICY", policy).args(args).run();
+    let told: Value = serde_json::from_str(&run(&["explain", "api.github.com", "--output", "json"]).stdout).expect("JSON");
+    assert_eq!((told["rule"].as_str(), told["origin"].as_str()), (Some("github/https"), Some("preset github")), "{told}");
+    assert!(run(&["explain", "169.254.170.2:80"]).stdout.contains("reached without the proxy"));
+    let held = run_egret(["explain", "--preset", "github"], "");
+    assert!(held.code == 0 && held.stdout.contains("codeload.github.com"), "{held:?}");
+    let none = run_egret(["explain", "--preset", "gitlab"], "");
+    assert!(none.code == 2 && none.stderr.contains("kubernetes-pod"), "{none:?}");
+}
+
+#[test]
+fn completions_are_scripts_of_their_shells() {
+    let bash = run_egret(["completions", "bash"], "");
+    let home = tempfile::TempDir::new().expect("a temporary directory");
+    let script = home.path().join("egret.bash");
+    std::fs::write(&script, &bash.stdout).expect("the script is written");
+    let complete = format!(
+        ". {}; COMP_WORDS=(egret expl); COMP_CWORD=1; _egret egret expl egret; echo \"${{COMPREPLY[@]}}\"",
+        script.display()
+    );
+    let completed = crate::support::Program::new("bash").args(["-c", &complete]).run();
+    assert_eq!((completed.code, completed.stdout.trim()), (0, "explain"), "{completed:?}");
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        assert!(run_egret(["completions", shell], "").stdout.contains("wildcard-after"), "{shell}");
+    }
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    assert!(run_egret(["man"], "").stdout.contains(".TH egret 1"));
+    let home = tempfile::TempDir::new().expect("a temporary directory");
+    let written = egret_program().args(["man", "--dir"]).arg(home.path()).run();
+    assert_eq!(written.code, 0, "{written:?}");
+    for command in ["run", "check", "explain", "report", "learn", "env", "health", "schema"] {
+        let page = std::fs::read_to_string(home.path().join(format!("egret-{command}.1"))).expect("a page for each command");
+        assert!(page.contains(".SH SYNOPSIS"), "{command}: {page}");
+    }
+    assert_eq!(run_egret(["man", "--dir", "/nonexistent"], "").code, 3);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::support::client::{connect, forward_get, raw, read_to_close};
 use crate::support::rules::{LOCALHOST, local, policy};
 use crate::support::{DnsServer, Egret, Hello, Upstream, eventually, http_connect, run_egret};
 
-const CONNECTION: [&str; 24] = [
+const CONNECTION: [&str; 25] = [
     "v",
     "time",
     "event",
@@ -28,6 +28,7 @@ const CONNECTION: [&str; 24] = [
     "sni",
     "ech",
     "address",
+    "refused",
     "class",
     "bytes_up",
     "bytes_down",
@@ -38,7 +39,7 @@ const CONNECTION: [&str; 24] = [
     "detail",
     "policy",
 ];
-const REQUEST: [&str; 19] = [
+const REQUEST: [&str; 20] = [
     "v",
     "time",
     "event",
@@ -53,6 +54,7 @@ const REQUEST: [&str; 19] = [
     "status",
     "fault",
     "address",
+    "refused",
     "class",
     "bytes_up",
     "bytes_down",

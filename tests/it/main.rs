@@ -1,7 +1,7 @@
 //! End to end: the real program, real sockets, real clients. Each module is a promise.
 //!
-//! Needs Debian's curl, git, iproute2, nginx-light, openssl, prometheus, python3-requests and util-linux, and Node 24
-//! (`.ci/run` has the command); a test that misses one fails and names it.
+//! Needs Debian's curl, git, iproute2, nginx-light, openssl, patch, prometheus, python3-jsonschema, python3-requests,
+//! python3-yaml and util-linux, and Node 24 (`.ci/run` has the command); a test that misses one fails and names it.
 
 mod support;
 
@@ -20,5 +20,12 @@ mod report; // the discovery report
 mod admin; // health, readiness, metrics, status
 mod policy_file; // errors, sources, reload
 mod commands; // check, explain, env, health
+mod schema; // the schema for editors agrees with the program
+mod learn; // from journals to a policy
+mod learn_base; // from journals to a change of a policy
+mod learn_journals; // journals of many tasks, broken, foreign, hostile
+mod learn_workload; // observe real clients, learn, enforce: nothing is denied
+mod replay; // what a policy would have done
+mod walkthrough; // the document, executed
 mod lifecycle; // start, drain, stop, small machines
 mod tidy; // promises about the source itself

@@ -9,11 +9,8 @@ use super::*;
 use crate::rule::{Effect, RuleDraft};
 
 fn build(targets: &[To]) -> (Vec<Rule>, Index) {
-    let rules: Vec<Rule> = targets.iter().map(|to| RuleDraft::new(vec![(to.clone(), None)]).build(Effect::Allow)).collect();
-    let mut index = Index::default();
-    for (at, rule) in (0u32..).zip(&rules) {
-        index.insert(at, rule);
-    }
+    let rules: Vec<Rule> = targets.iter().map(|to| RuleDraft::new(vec![(to.clone(), None)]).build(Effect::Allow, &[])).collect();
+    let index = Index::of(&rules, Effect::Allow);
     (rules, index)
 }
 

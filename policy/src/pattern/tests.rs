@@ -66,3 +66,17 @@ fn the_provider_list_repeats_nothing_of_the_public_one() {
     }
     assert!(PROVIDER_SUFFIXES.is_sorted());
 }
+
+#[test]
+fn the_registered_domain_is_what_somebody_registered() {
+    for (name, domain) in [
+        ("a.b.example.co.uk", "example.co.uk"),
+        ("example.com", "example.com"),
+        ("com", "com"),
+        ("x.y.github.io", "y.github.io"),
+        ("db.prod.corp.internal", "corp.internal"),
+        ("localhost", "localhost"),
+    ] {
+        assert_eq!(registered_domain(&name.parse().unwrap()), domain, "{name}");
+    }
+}

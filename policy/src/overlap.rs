@@ -1,0 +1,134 @@
+//! What rules do to one another: those that change nothing because others say the same, those that a deny rule
+//! takes back, and those of one target that disagree. It judges conservatively: what it names is so, and two rules that
+//! only together cover a third are not found.
+
+use crate::decide::UnixTime;
+use crate::matcher::Entry;
+use crate::policy::{Policy, RoleId};
+use crate::rule::{Effect, Mode, Rule, To};
+
+/// One rule that another makes idle or ambiguous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// Its place in [`Policy::rules`].
+    pub rule: usize,
+    /// The place of the other.
+    pub by: usize,
+    /// What the other does to it.
+    pub kind: OverlapKind,
+}
+
+/// What another rule does to a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverlapKind {
+    /// It says the same.
+    Duplicate,
+    /// It says the same and more: without this rule nothing would change.
+    Shadowed,
+    /// It denies all that this rule allows.
+    Denied,
+    /// It speaks of the same target and asks for something else; only the stricter of the two is ever used.
+    Conflicting,
+}
+
+impl Policy {
+    /// The overlaps among the rules that are in force at this time: at most one for each rule, the gravest.
+    #[must_use]
+    pub fn overlaps(&self, now: UnixTime) -> Vec<Overlap> {
+        let live = |(_, rule): &(u32, &Rule)| !rule.is_expired(now);
+        (0u32..).zip(&self.rules).filter(live).filter_map(|(at, rule)| self.overlap(at, rule, now)).collect()
+    }
+
+    fn overlap(&self, at: u32, rule: &Rule, now: UnixTime) -> Option<Overlap> {
+        let found = |kind: OverlapKind| move |by: u32| Overlap { rule: at as usize, by: by as usize, kind };
+        let denied = || self.denier(rule, now).map(found(OverlapKind::Denied));
+        let idle = || self.idled_by(at, rule, now).map(|(by, kind)| found(kind)(by));
+        let conflicting = || self.contradicted_by(at, rule, now).map(found(OverlapKind::Conflicting));
+        match rule.effect {
+            Effect::Allow => denied().or_else(idle).or_else(conflicting),
+            Effect::Deny => idle(),
+        }
+    }
+
+    /// A deny rule that binds and covers all of an allow rule.
+    fn denier(&self, rule: &Rule, now: UnixTime) -> Option<u32> {
+        let binds = |other: &Rule| self.mode_of(other, now) == Mode::Enforce && outlives(other, rule);
+        all_covered(rule, |target| {
+            let covers = |entry: &Entry| binds(entry.rule(&self.rules)) && entry_covers(*entry, target, rule, &self.rules);
+            self.deny.covering(&target.0, &self.rules).find(covers)
+        })
+    }
+
+    /// A rule without which, or with which alone, everything would be the same.
+    fn idled_by(&self, at: u32, rule: &Rule, now: UnixTime) -> Option<(u32, OverlapKind)> {
+        let index = match rule.effect {
+            Effect::Allow => &self.allow,
+            Effect::Deny => &self.deny,
+        };
+        let idles = |entry: &Entry, target: &_| {
+            let other = entry.rule(&self.rules);
+            entry.rule != at && !other.is_expired(now) && outlives(other, rule) && asks_alike(other, rule)
+                && entry_covers(*entry, target, rule, &self.rules)
+                // Of two rules that cover one another the later one is the idle one.
+                && (entry.rule < at || !covers_all(rule, other))
+        };
+        let by = all_covered(rule, |target| index.covering(&target.0, &self.rules).find(|entry| idles(entry, target)))?;
+        let mutual = covers_all(rule, &self.rules[by as usize]);
+        Some((by, if mutual { OverlapKind::Duplicate } else { OverlapKind::Shadowed }))
+    }
+
+    /// An earlier rule for one of its targets, for a common port and role, that asks for something else.
+    fn contradicted_by(&self, at: u32, rule: &Rule, now: UnixTime) -> Option<u32> {
+        rule.to.iter().find_map(|(to, ports)| {
+            let contradicts = |entry: &Entry| {
+                let (other, (other_to, other_ports)) = (entry.rule(&self.rules), entry.of(&self.rules));
+                entry.rule < at
+                    && !other.is_expired(now)
+                    && other_to == to
+                    && other_ports.meet(ports)
+                    && roles_meet(&other.roles, &rule.roles)
+                    && !asks_alike(other, rule)
+            };
+            self.allow.covering(to, &self.rules).find(contradicts).map(|entry| entry.rule)
+        })
+    }
+}
+
+/// The first of the entries that cover the targets of a rule, if each target has one.
+fn all_covered(rule: &Rule, cover: impl Fn(&(To, crate::ports::Ports)) -> Option<Entry>) -> Option<u32> {
+    let mut found = rule.to.iter().map(|target| cover(target).map(|entry| entry.rule));
+    let first = found.next()??;
+    found.all(|by| by.is_some()).then_some(first)
+}
+
+/// Whether an entry that covers the target covers its ports and roles too.
+fn entry_covers(entry: Entry, (_, ports): &(To, crate::ports::Ports), rule: &Rule, rules: &[Rule]) -> bool {
+    entry.of(rules).1.cover(ports) && roles_cover(&entry.rule(rules).roles, &rule.roles)
+}
+
+/// The same for two rules, with the plain meaning of their targets.
+fn covers_all(rule: &Rule, other: &Rule) -> bool {
+    let covered =
+        |(to, ports): &(To, crate::ports::Ports)| rule.to.iter().any(|(own, own_ports)| own.covers(to) && own_ports.cover(ports));
+    roles_cover(&rule.roles, &other.roles) && outlives(rule, other) && other.to.iter().all(covered)
+}
+
+fn roles_cover(roles: &[RoleId], others: &[RoleId]) -> bool {
+    roles.is_empty() || (!others.is_empty() && others.iter().all(|role| roles.contains(role)))
+}
+
+fn roles_meet(roles: &[RoleId], others: &[RoleId]) -> bool {
+    roles.is_empty() || others.is_empty() || others.iter().any(|role| roles.contains(role))
+}
+
+fn outlives(rule: &Rule, other: &Rule) -> bool {
+    rule.expires.is_none_or(|end| other.expires.is_some_and(|other_end| other_end <= end))
+}
+
+/// Whether two rules ask the same of a connection that both allow, or deny it in the same mode.
+fn asks_alike(rule: &Rule, other: &Rule) -> bool {
+    rule.mode == other.mode && rule.protocol == other.protocol && rule.within == other.within
+}
+
+#[cfg(test)]
+mod tests;

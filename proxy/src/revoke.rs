@@ -1,0 +1,37 @@
+//! Another policy, and the connections that are alive: where the gateway closes what is revoked, each of them is judged
+//! again by what it asked for, where it went and what it showed.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use egret_policy::{Denial, Flight, Permit, Policy};
+
+use crate::listener::{Gateway, now};
+
+/// What a live connection was let through for.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub(crate) permit: Permit,
+    pub(crate) address: IpAddr,
+    pub(crate) flight: Flight,
+}
+
+impl Live {
+    /// Judges again, unless the policy is the one that permitted it.
+    pub(crate) fn judge(&self, policy: &Arc<Policy>) -> Result<(), Denial> {
+        if Arc::ptr_eq(policy, self.permit.policy()) {
+            return Ok(());
+        }
+        self.permit.again(policy, self.address, &self.flight, now()).map(drop)
+    }
+}
+
+/// Ends once the policy in force would not let `live` through. Never ends where live connections are left alone.
+pub(crate) async fn revoked(gateway: &Gateway, live: impl Fn() -> Option<Live>) {
+    let mut changes = gateway.changes.subscribe();
+    while !gateway.close_revoked || live().is_none_or(|live| live.judge(&gateway.policy()).is_ok()) {
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}

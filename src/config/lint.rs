@@ -1,0 +1,154 @@
+//! What is valid in a policy and probably not meant: rules that change nothing, that never match, that have ended. What
+//! can be told from one key alone is noted while reading; here the rules are looked at together.
+
+use egret_policy::{Effect, Mode, NamePattern, OverlapKind, Policy, Rule, Surroundings, To, UnixTime};
+
+use super::Config;
+use super::diagnose::{Code, Diagnostic};
+use super::yaml::Place;
+
+/// How long before its end a rule is warned of, in seconds: 14 days.
+const SOON: i64 = 14 * DAY;
+const DAY: i64 = 86_400;
+
+impl Config {
+    /// Everything worth a word. `processes` says whether other processes can be looked at here.
+    #[must_use]
+    pub fn lints(&self, now: UnixTime, processes: bool) -> Vec<Diagnostic> {
+        let policy = Policy::new(self.draft.clone(), Surroundings::default());
+        let mut found = self.lints.clone();
+        found.extend(self.no_rules());
+        found.extend(policy.overlaps(now).iter().filter_map(|overlap| self.overlap(*overlap)));
+        for (rule, at) in self.own_rules() {
+            found.extend(end(rule.expires(), "the rule", at, now));
+            found.extend(never_matches(rule, &policy, at, now));
+            found.extend(apex_missing(rule, &policy, at));
+        }
+        found.extend(self.audit_end.and_then(|at| end(self.draft.audit_until, "the audit", at, now)));
+        found.extend(self.executables.iter().filter(|_| !processes).map(|(role, at)| not_visible(role, *at)));
+        found
+    }
+
+    /// Whether some role is told by its executable.
+    #[must_use]
+    pub fn has_executables(&self) -> bool {
+        !self.executables.is_empty()
+    }
+
+    /// The rules of the file itself; those of presets are not its author's to mend.
+    fn own_rules(&self) -> impl Iterator<Item = (&Rule, Place)> {
+        self.draft.rules().iter().zip(self.rule_places.iter().copied()).filter(|(rule, _)| rule.line() != 0)
+    }
+
+    fn no_rules(&self) -> Option<Diagnostic> {
+        let at = self.allow_is_empty_at?;
+        let (message, help) = match self.draft.mode {
+            Mode::Enforce => ("there are no allow rules: everything is denied", "add rules under egress.allow"),
+            Mode::Audit => return None,
+        };
+        Some(Diagnostic::warning(Code::NoRules, at, message, Some(help)))
+    }
+
+    fn overlap(&self, overlap: egret_policy::Overlap) -> Option<Diagnostic> {
+        let (rule, by) = (&self.draft.rules()[overlap.rule], &self.draft.rules()[overlap.by]);
+        if rule.line() == 0 {
+            return None;
+        }
+        let whose = match by.line() {
+            0 => format!("rule {}", by.id()),
+            line => format!("the rule in line {line}"),
+        };
+        let (code, message, help) = match overlap.kind {
+            OverlapKind::Duplicate => (Code::DuplicateRule, format!("{whose} says the same"), "remove one of the two"),
+            OverlapKind::Shadowed => (
+                Code::ShadowedRule,
+                format!("{whose} covers this one: without it nothing would change"),
+                "remove it, or narrow the other",
+            ),
+            OverlapKind::Denied => {
+                (Code::DeniedRule, format!("{whose} denies all that this one allows"), "deny beats allow: remove one of the two")
+            }
+            OverlapKind::Conflicting => (
+                Code::ConflictingRule,
+                format!("{whose} asks for something else for the same target; only the stricter is used"),
+                "keep one, or give them different ports or roles",
+            ),
+        };
+        Some(Diagnostic::warning(code, self.rule_places[overlap.rule], message, Some(help)))
+    }
+}
+
+/// An end that has come, or comes soon.
+fn end(expires: Option<UnixTime>, what: &str, at: Place, now: UnixTime) -> Option<Diagnostic> {
+    let left = expires?.0.saturating_sub(now.0);
+    let (code, when) = match left {
+        ..=0 => (Code::Expired, "has ended".to_owned()),
+        1..DAY => (Code::Expiring, "ends today".to_owned()),
+        DAY..=SOON => (Code::Expiring, format!("ends in {} days", left / DAY)),
+        _ => return None,
+    };
+    Some(Diagnostic::warning(code, at, format!("{what} {when}"), Some("renew the date, or remove it")))
+}
+
+/// An allow rule for names that no connection can have.
+fn never_matches(rule: &Rule, policy: &Policy, at: Place, now: UnixTime) -> Option<Diagnostic> {
+    if rule.effect() == Effect::Deny {
+        return None;
+    }
+    let (pattern, why) = rule.to().iter().find_map(|(to, _)| match to {
+        To::Name(pattern) => Some((pattern, never(pattern, rule, policy, now)?)),
+        To::Net(_) | To::S3(_) => None,
+    })?;
+    Some(Diagnostic::warning(Code::NeverMatches, at, format!("{pattern} never matches: {why}"), Some("remove it")))
+}
+
+/// The longest name below which there can be another, in octets (RFC 1035: 253 in all, a label and a dot less).
+const LONGEST_PARENT: usize = 251;
+
+fn never(pattern: &NamePattern, rule: &Rule, policy: &Policy, now: UnixTime) -> Option<&'static str> {
+    let (NamePattern::Exact(name) | NamePattern::Below(name)) = pattern;
+    let top = name.as_str().rsplit('.').next().unwrap_or_default();
+    match top {
+        "invalid" => Some("names under .invalid do not exist (RFC 6761)"),
+        "onion" => Some("names under .onion are not resolved (RFC 7686)"),
+        "localhost" if rule.within().is_empty() && !opens_loopback(policy, now) => {
+            Some("localhost is loopback, which needs `within: [127.0.0.0/8]` (RFC 6761)")
+        }
+        _ if matches!(pattern, NamePattern::Below(apex) if apex.as_str().len() > LONGEST_PARENT) => {
+            Some("no longer name fits into DNS (RFC 1035)")
+        }
+        _ => None,
+    }
+}
+
+fn opens_loopback(policy: &Policy, now: UnixTime) -> bool {
+    let loopback = std::net::IpAddr::from([127, 0, 0, 1]);
+    policy.rules().iter().any(|rule| {
+        let live = rule.expires().is_none_or(|end| now < end);
+        live && rule.effect() == Effect::Allow
+            && rule.to().iter().any(|(to, _)| matches!(to, To::Net(net) if net.contains(&loopback)))
+    })
+}
+
+/// A wildcard beside which nothing speaks of the name itself: people often mean both.
+fn apex_missing(rule: &Rule, policy: &Policy, at: Place) -> Option<Diagnostic> {
+    if rule.effect() == Effect::Deny {
+        return None;
+    }
+    let apex = rule.to().iter().find_map(|(to, _)| match to {
+        To::Name(pattern @ NamePattern::Below(apex)) => {
+            (pattern.shared_suffix().is_none() && apex.labels() > 1 && !policy.speaks_of(apex)).then_some(apex)
+        }
+        _ => None,
+    })?;
+    let help = format!("add `- {apex}` if it is needed too");
+    let message = format!("\"*.{apex}\" does not cover {apex} itself");
+    Some(Diagnostic::remark(Code::ApexMissing, at, message, Some(&help)))
+}
+
+fn not_visible(role: &str, at: Place) -> Diagnostic {
+    let message = format!("the role {role} is told by its executable, and here no other process can be seen: it never matches");
+    let help =
+        "share the process namespace (ECS `pidMode: task`, Kubernetes `shareProcessNamespace`) and run egret as the app's user";
+    Diagnostic::warning(Code::ExeNotVisible, at, message, Some(help))
+}

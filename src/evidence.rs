@@ -1,0 +1,267 @@
+//! What journals prove, as far as it matters to a policy: who asked for what, what became of it, where it went and what
+//! the client showed. The same observation made many times is kept once, with its count. A policy can be asked about
+//! each as if it were made again.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use egret_policy::{Denial, Flight, Host, Name, Permit, Policy, Reason, Request, Sni, Target, UnixTime};
+use serde_json::Value;
+
+use crate::reading::{self, Missing};
+
+/// More observations than this are counted, not kept: an app can ask for as many names as it likes.
+const MAX_KEPT: usize = 200_000;
+
+/// One connection, or one request of a connection that carries HTTP in the clear.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Observation {
+    pub(crate) destination: Destination,
+    pub(crate) outcome: Outcome,
+    pub(crate) shown: Shown,
+    /// The address dialled, or the one that was refused.
+    pub(crate) address: Option<IpAddr>,
+}
+
+/// Who asked for what.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Destination {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) role: String,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Outcome {
+    /// Let through, and connected.
+    Reached,
+    /// Let through, and never connected.
+    Failed,
+    /// Refused for its name, port, role or address.
+    Refused,
+    /// Refused for the space that its address lies in.
+    RefusedAddress,
+    /// Refused for what the client showed.
+    RefusedFlight,
+    /// Refused whatever the policy says: malformed, egret's own, over a limit, another host inside a tunnel.
+    Beyond,
+}
+
+/// What the client showed first, as far as the journal tells.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Shown {
+    /// It never came to that.
+    Unknown,
+    /// TLS with this server name.
+    Sni(String),
+    /// TLS without a server name, or with one that is none, or with two.
+    NoSni,
+    BadSni,
+    TwoSnis,
+    BadHello,
+    Http,
+    /// Neither TLS nor HTTP, or the server spoke first.
+    Bytes,
+    /// Nothing in time.
+    Nothing,
+}
+
+/// Everything that some journals hold.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    pub(crate) observations: BTreeMap<Observation, u64>,
+    /// Connections and requests, those that are not kept included.
+    pub(crate) events: u64,
+    /// Those that are not kept.
+    pub(crate) beyond: u64,
+    /// RFC 3339 times of the first and the last event.
+    pub(crate) first: Option<String>,
+    pub(crate) last: Option<String>,
+    pub(crate) missing: Missing,
+}
+
+impl Evidence {
+    /// Reads journals.
+    ///
+    /// # Errors
+    /// A journal cannot be opened or read.
+    pub(crate) fn read(journals: &[PathBuf]) -> anyhow::Result<Self> {
+        let mut evidence = Self::default();
+        let missing = reading::read(journals, |event| evidence.see(event))?;
+        if evidence.beyond > 0 {
+            eprintln!("egret: {} events are beyond the {MAX_KEPT} different ones that are kept, and left out", evidence.beyond);
+        }
+        Ok(Self { missing, ..evidence })
+    }
+
+    fn see(&mut self, event: &Value) {
+        let Some(observation) = Observation::of(event) else { return };
+        self.events += 1;
+        if let Some(time) = event["time"].as_str().filter(|time| time.parse::<jiff::Timestamp>().is_ok()) {
+            let earlier = self.first.as_deref().is_none_or(|first| time < first);
+            let later = self.last.as_deref().is_none_or(|last| time > last);
+            self.first = if earlier { Some(time.to_owned()) } else { self.first.take() };
+            self.last = if later { Some(time.to_owned()) } else { self.last.take() };
+        }
+        if self.observations.len() >= MAX_KEPT && !self.observations.contains_key(&observation) {
+            self.beyond += 1;
+        } else {
+            *self.observations.entry(observation).or_default() += 1;
+        }
+    }
+
+    /// How many different hosts and ports were asked for.
+    pub(crate) fn destinations(&self) -> usize {
+        let targets: std::collections::BTreeSet<(&str, u16)> =
+            self.observations.keys().map(|seen| (&*seen.destination.host, seen.destination.port)).collect();
+        targets.len()
+    }
+}
+
+impl Destination {
+    /// The host and the port.
+    pub(crate) fn target(&self) -> Option<Target> {
+        Some(Target { host: host(&self.host)?, port: self.port })
+    }
+}
+
+impl Observation {
+    /// From an event. Anything that asked for nothing gives `None`; so does a connection whose requests tell of it.
+    fn of(event: &Value) -> Option<Self> {
+        let text = |key: &str| event.get(key).and_then(Value::as_str);
+        let request = match text("event")? {
+            "request" => true,
+            "connection" if event["requests"].as_u64().unwrap_or(0) == 0 && text("via") != Some("forward") => false,
+            _ => return None,
+        };
+        let decision = text("decision").filter(|decision| matches!(*decision, "allow" | "would_deny" | "deny"))?;
+        let port = u16::try_from(event["port"].as_u64()?).ok().filter(|port| *port != 0)?;
+        let target = Target { host: host(text("host")?)?, port };
+        let reason = text("reason").and_then(|code| Reason::ALL.iter().find(|reason| reason.code() == code).copied());
+        let reached = if request { text("fault").is_none() } else { text("stage") == Some("relay") };
+        let outcome = match (decision, reason) {
+            ("deny", Some(reason)) => outcome_of(reason),
+            ("deny", None) => Outcome::Beyond,
+            _ if reached => Outcome::Reached,
+            _ => Outcome::Failed,
+        };
+        let socket = text("address").and_then(|address| address.parse::<SocketAddr>().ok()).map(|socket| socket.ip());
+        let refused = text("refused").and_then(|address| address.parse().ok());
+        let literal = match target.host {
+            Host::Address(address) => Some(address),
+            Host::Name(_) => None,
+        };
+        Some(Self {
+            destination: Destination { host: target.host.to_string(), port, role: role(text("role")?)? },
+            outcome,
+            shown: if request { Shown::Http } else { shown(text("sni"), reason, outcome) },
+            address: socket.or(refused).or(literal),
+        })
+    }
+
+    /// What was asked for.
+    pub(crate) fn target(&self) -> Option<Target> {
+        self.destination.target()
+    }
+
+    /// Whether egret let it through then.
+    pub(crate) fn passed(&self) -> bool {
+        matches!(self.outcome, Outcome::Reached | Outcome::Failed)
+    }
+
+    /// What a policy says of it: the three questions, as far as the journal tells what to ask. `None` if it would be
+    /// refused by any policy, or was refused for an address that the journal does not name.
+    pub(crate) fn judge(&self, policy: &Arc<Policy>, now: UnixTime) -> Option<Result<Permit, Denial>> {
+        let unknown = self.outcome == Outcome::RefusedAddress && self.address.is_none();
+        let target = self.target().filter(|_| self.outcome != Outcome::Beyond && !unknown)?;
+        let role = policy.role_named(&self.destination.role).unwrap_or_else(|| policy.default_role());
+        let mut request = Request::new(target, role, now);
+        if let Shown::Sni(name) = &self.shown
+            && policy.wants_name(&request)
+        {
+            request = request.shown(Name::parse(name).ok()?);
+        }
+        Some(policy.admit(&request).and_then(|mut permit| {
+            if let Some(address) = self.address {
+                permit.vet(&[address])?;
+            }
+            self.flight().map_or(Ok(()), |flight| permit.confirm(&flight))?;
+            Ok(permit)
+        }))
+    }
+
+    fn flight(&self) -> Option<Flight> {
+        let tls = |sni| Some(Flight::Tls { sni, ech: false });
+        match &self.shown {
+            Shown::Unknown => None,
+            Shown::Sni(name) => tls(Name::parse(name).map_or(Sni::Invalid(name.clone()), Sni::One)),
+            Shown::NoSni => tls(Sni::Absent),
+            Shown::BadSni => tls(Sni::Invalid(String::new())),
+            Shown::TwoSnis => tls(Sni::Many),
+            Shown::BadHello => Some(Flight::Malformed),
+            Shown::Http => Some(Flight::Http),
+            Shown::Bytes => Some(Flight::Opaque),
+            Shown::Nothing => Some(Flight::Silent),
+        }
+    }
+}
+
+fn outcome_of(reason: Reason) -> Outcome {
+    match reason {
+        Reason::NoRule
+        | Reason::PortNotListed
+        | Reason::RoleNotListed
+        | Reason::RuleExpired
+        | Reason::DenyRule
+        | Reason::AuditRule
+        | Reason::AddressNotListed
+        | Reason::S3PathStyle => Outcome::Refused,
+        Reason::AddressClass | Reason::AddressOutsideWithin => Outcome::RefusedAddress,
+        Reason::HelloMalformed
+        | Reason::SniMissing
+        | Reason::SniInvalid
+        | Reason::SniAmbiguous
+        | Reason::SniMismatch
+        | Reason::NotTls
+        | Reason::NotHttp
+        | Reason::NoFirstFlight
+        | Reason::AddressNotOfName => Outcome::RefusedFlight,
+        Reason::Malformed
+        | Reason::UnknownProtocol
+        | Reason::Unsupported
+        | Reason::OwnListener
+        | Reason::HostMismatch
+        | Reason::ConnectionLimit => Outcome::Beyond,
+    }
+}
+
+fn shown(sni: Option<&str>, reason: Option<Reason>, outcome: Outcome) -> Shown {
+    match (sni, reason) {
+        (_, Some(Reason::SniMissing)) => Shown::NoSni,
+        (_, Some(Reason::SniInvalid)) => Shown::BadSni,
+        (_, Some(Reason::SniAmbiguous)) => Shown::TwoSnis,
+        (_, Some(Reason::HelloMalformed)) => Shown::BadHello,
+        (_, Some(Reason::NoFirstFlight)) => Shown::Nothing,
+        (Some(name), _) => Shown::Sni(name.to_ascii_lowercase()),
+        (None, Some(Reason::NotTls | Reason::NotHttp)) => Shown::Bytes,
+        (None, _) if outcome == Outcome::Reached => Shown::Bytes,
+        (None, _) => Shown::Unknown,
+    }
+}
+
+/// The name of a role as policies may have it. Journals come from anywhere; what they say ends up in files.
+fn role(text: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (!text.is_empty() && text.len() <= 64 && text.chars().all(plain)).then(|| text.to_owned())
+}
+
+/// A host as journals write it: IPv6 without brackets. Anything else is no evidence.
+fn host(text: &str) -> Option<Host> {
+    match egret_policy::literal(text) {
+        Some(address) => Some(Host::Address(address)),
+        None => Name::parse(text).ok().map(Host::Name),
+    }
+}

@@ -1,0 +1,327 @@
+//! From what was seen to the smallest readable policy that allows it: exact names, grouped by registered domain, and
+//! nothing that was only asked for, never connected, never confirmed by the client, or refused for its address, unless
+//! the user asks for it. It proposes; it never writes `enforce`.
+
+mod edit;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use egret_policy::{Class, Host, Name, NamePattern, Policy, Protocol, RuleLine, Target, To, UnixTime, classify, embedded_ipv4};
+use ipnet::IpNet;
+
+use crate::evidence::{Destination, Evidence, Observation, Outcome, Shown};
+
+pub(crate) use self::edit::{extended, unified};
+pub(crate) use self::write::{json, policy};
+
+/// More addresses than this in one `within:` are no longer read; their networks are named instead.
+const MAX_WITHIN: usize = 8;
+
+/// Why a destination is left out unless asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Mark {
+    /// Refused for its name, port or role: only asked for
+    Asked,
+    /// Let through, and never connected
+    Failed,
+    /// Nothing that the client showed confirmed the name
+    Unverified,
+    /// Refused for the space that its address lies in
+    AddressClass,
+}
+
+/// What to make of the evidence.
+pub(crate) struct Learner<'a> {
+    pub(crate) wildcard_after: Option<u32>,
+    pub(crate) include: &'a [Mark],
+    /// The policy to extend, enforcing.
+    pub(crate) base: Option<&'a Arc<Policy>>,
+    pub(crate) now: UnixTime,
+}
+
+/// A proposal.
+#[derive(Debug, Default)]
+pub(crate) struct Learnt {
+    /// In the order of the file to be.
+    pub(crate) rules: Vec<Learn>,
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
+/// A proposed rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Learn {
+    pub(crate) line: RuleLine,
+    /// The registered domain, or the address.
+    pub(crate) group: String,
+    pub(crate) names: usize,
+    pub(crate) events: u64,
+}
+
+/// A destination that no rule is proposed for.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LeftOut {
+    pub(crate) destination: Destination,
+    /// A [`Mark`], or `denied` where a deny rule of the base speaks against it.
+    pub(crate) mark: String,
+    pub(crate) events: u64,
+}
+
+/// What is known of one destination.
+#[derive(Default)]
+struct Known<'e> {
+    learnt: Vec<&'e Observation>,
+    events: u64,
+    /// By mark, as the journal names who asked.
+    left_out: BTreeMap<(String, &'e Destination), u64>,
+    /// Whether something reached it without showing what it is.
+    opaque: bool,
+}
+
+impl Mark {
+    /// The mark of an observation that proves nothing by itself; `None` for one that does.
+    fn of(seen: &Observation) -> Option<Self> {
+        match (&seen.outcome, &seen.shown) {
+            (Outcome::Refused | Outcome::Beyond, _) => Some(Self::Asked),
+            (Outcome::RefusedAddress, _) => Some(Self::AddressClass),
+            (Outcome::RefusedFlight, _) => Some(Self::Unverified),
+            (Outcome::Failed, _) => Some(Self::Failed),
+            (Outcome::Reached, Shown::Http) => None,
+            // A literal address is its own proof.
+            (Outcome::Reached, _) if egret_policy::literal(&seen.destination.host).is_some() => None,
+            (Outcome::Reached, Shown::Sni(name)) if *name == seen.destination.host => None,
+            (Outcome::Reached, _) => Some(Self::Unverified),
+        }
+    }
+
+    /// The word of the command line.
+    pub(crate) fn word(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+impl Learner<'_> {
+    /// The proposal. The same evidence gives the same proposal, in whatever order it was read.
+    pub(crate) fn learn(&self, evidence: &Evidence) -> Learnt {
+        let mut known: BTreeMap<Destination, Known<'_>> = BTreeMap::new();
+        for (seen, count) in &evidence.observations {
+            let entry = known.entry(self.key(&seen.destination)).or_default();
+            match self.objection(seen) {
+                None => {
+                    entry.learnt.push(seen);
+                    entry.events += count;
+                }
+                Some(mark) => {
+                    entry.opaque |= seen.outcome == Outcome::Reached;
+                    *entry.left_out.entry((mark, &seen.destination)).or_default() += count;
+                }
+            }
+        }
+        let mut rules: BTreeMap<Order, Learn> = BTreeMap::new();
+        for (destination, known) in known.iter().filter(|(_, known)| !known.learnt.is_empty()) {
+            if let Some((order, rule)) = self.rule(destination, known) {
+                merge(&mut rules, order, rule, known.events);
+            }
+        }
+        let none_learnt = known.values().filter(|known| known.learnt.is_empty());
+        let left_out: BTreeSet<LeftOut> = none_learnt
+            .flat_map(|known| &known.left_out)
+            .map(|((mark, destination), events)| LeftOut {
+                destination: (*destination).clone(),
+                mark: mark.clone(),
+                events: *events,
+            })
+            .collect();
+        let left_out: Vec<LeftOut> = left_out.into_iter().collect();
+        let rules = self.roles_of_all(rules, &left_out);
+        Learnt { rules: self.with_wildcards(rules, &left_out), left_out }
+    }
+
+    /// Roles are told apart where there is a base that knows them.
+    fn key(&self, destination: &Destination) -> Destination {
+        let known = self.base.is_some_and(|base| base.role_named(&destination.role).is_some());
+        let role = if known { destination.role.clone() } else { egret_policy::DEFAULT_ROLE.to_owned() };
+        Destination { role, ..destination.clone() }
+    }
+
+    /// Why an observation is not learnt from.
+    fn objection(&self, seen: &Observation) -> Option<String> {
+        let mark = Mark::of(seen);
+        if let Some(mark) = mark.filter(|mark| !self.include.contains(mark)) {
+            return Some(mark.word());
+        }
+        if seen.outcome == Outcome::Beyond || protocol_for(&[seen]).is_err() {
+            return Some(mark.unwrap_or(Mark::Unverified).word());
+        }
+        if mark == Some(Mark::AddressClass) && seen.address.is_none() {
+            return Some(Mark::AddressClass.word());
+        }
+        let denied = self.base.and_then(|base| seen.judge(base, self.now)?.err());
+        denied.filter(|denial| denial.reason == egret_policy::Reason::DenyRule).map(|_| "denied".to_owned())
+    }
+
+    /// The rule for a destination, unless the base allows all of it.
+    fn rule(&self, destination: &Destination, known: &Known<'_>) -> Option<(Order, Learn)> {
+        let covered = |seen: &&Observation| self.base.is_some_and(|base| matches!(seen.judge(base, self.now), Some(Ok(_))));
+        if known.learnt.iter().all(covered) {
+            return None;
+        }
+        let target = known.learnt[0].target()?;
+        // Where bytes without a name went too, nothing is asked on ports that ask nothing by themselves.
+        let unasked = known.opaque && Protocol::of_port(target.port) == Protocol::Any;
+        let protocol = protocol_for(&known.learnt).ok()?.filter(|protocol| !unasked || *protocol > Protocol::Any);
+        let line = RuleLine {
+            protocol,
+            within: within(&target, &known.learnt),
+            roles: vec![destination.role.clone()],
+            ..RuleLine::for_target(&target)
+        };
+        let group = match &target.host {
+            Host::Name(name) => egret_policy::registered_domain(name).to_owned(),
+            Host::Address(_) => "addresses".to_owned(),
+        };
+        let order =
+            Order { named: target.host.name().is_none(), group: group.clone(), target: target.to_string(), more: more(&line) };
+        Some((order, Learn { line, group, names: 1, events: known.events }))
+    }
+
+    /// A rule for the default role alone is for all roles, unless one of them was refused or needs a rule of its own.
+    fn roles_of_all(&self, rules: BTreeMap<Order, Learn>, left_out: &[LeftOut]) -> Vec<Learn> {
+        let left_targets: Vec<(To, u16)> = left_out.iter().filter_map(LeftOut::target).collect();
+        let refused = |learn: &Learn| left_targets.iter().any(|(to, port)| *to == learn.line.to && *port == learn.line.port);
+        let targets: Vec<(To, u16)> = rules.values().map(|learn| (learn.line.to.clone(), learn.line.port)).collect();
+        let alone =
+            |learn: &Learn| targets.iter().filter(|(to, port)| *to == learn.line.to && *port == learn.line.port).count() == 1;
+        rules
+            .into_values()
+            .map(|mut learn| {
+                if learn.line.roles == [egret_policy::DEFAULT_ROLE] && alone(&learn) && !refused(&learn) {
+                    learn.line.roles.clear();
+                }
+                learn
+            })
+            .collect()
+    }
+
+    /// Many names directly below one parent become a wildcard, if the user asked for it; never over a suffix that
+    /// strangers share, never over a single label, and never over a name that is left out.
+    fn with_wildcards(&self, rules: Vec<Learn>, left_out: &[LeftOut]) -> Vec<Learn> {
+        let Some(least) = self.wildcard_after.and_then(|n| usize::try_from(n).ok()) else { return rules };
+        let mut below: BTreeMap<String, (RuleLine, Vec<usize>)> = BTreeMap::new();
+        for (at, learn) in rules.iter().enumerate() {
+            let Some(line) = wildcard(&learn.line, left_out) else { continue };
+            below.entry(format!("{line:?}")).or_insert_with(|| (line, Vec::new())).1.push(at);
+        }
+        let mut replaced: BTreeMap<usize, Option<Learn>> = BTreeMap::new();
+        for (line, members) in below.into_values().filter(|(_, members)| members.len() >= least) {
+            let events = members.iter().map(|at| rules[*at].events).sum();
+            let wide = Learn { line, group: rules[members[0]].group.clone(), names: members.len(), events };
+            replaced.extend(members.iter().map(|at| (*at, None)));
+            replaced.insert(members[0], Some(wide));
+        }
+        rules.into_iter().enumerate().filter_map(|(at, learn)| replaced.remove(&at).unwrap_or(Some(learn))).collect()
+    }
+}
+
+impl LeftOut {
+    /// What a rule for it would speak of.
+    fn target(&self) -> Option<(To, u16)> {
+        let line = RuleLine::for_target(&self.destination.target()?);
+        Some((line.to, line.port))
+    }
+}
+
+/// Where a rule stands: names by registered domain, then addresses.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Order {
+    named: bool,
+    group: String,
+    target: String,
+    more: String,
+}
+
+/// What tells rules for one target apart, but for the roles.
+fn more(line: &RuleLine) -> String {
+    format!("{:?} {:?}", line.protocol, line.within)
+}
+
+/// Rules that differ in their roles only are one.
+fn merge(rules: &mut BTreeMap<Order, Learn>, order: Order, rule: Learn, events: u64) {
+    match rules.get_mut(&order) {
+        Some(same) => {
+            let roles: BTreeSet<String> = same.line.roles.iter().chain(&rule.line.roles).cloned().collect();
+            same.line.roles = roles.into_iter().collect();
+            same.events += events;
+        }
+        None => drop(rules.insert(order, rule)),
+    }
+}
+
+/// The `as:` under which all of these pass: `None` for the port's own default; an error if no rule lets them pass.
+fn protocol_for(seen: &[&Observation]) -> Result<Option<Protocol>, ()> {
+    let port = seen.first().map_or(443, |seen| seen.destination.port);
+    let literal = seen.iter().any(|seen| egret_policy::literal(&seen.destination.host).is_some());
+    let mut kinds = BTreeSet::new();
+    for seen in seen {
+        kinds.insert(match &seen.shown {
+            Shown::Unknown => continue,
+            Shown::Sni(name) if *name == seen.destination.host || literal => Protocol::Tls,
+            Shown::NoSni if literal => Protocol::Tls,
+            Shown::Sni(_) | Shown::BadSni | Shown::TwoSnis => return Err(()),
+            Shown::Http => Protocol::Http,
+            Shown::Bytes | Shown::Nothing => Protocol::Any,
+            Shown::NoSni | Shown::BadHello => Protocol::Tcp,
+        });
+    }
+    let wanted = match kinds.into_iter().collect::<Vec<_>>()[..] {
+        [] => return Ok(None),
+        [one] => one,
+        [.., Protocol::Tcp] | [Protocol::Tcp, ..] => Protocol::Tcp,
+        _ => Protocol::Any,
+    };
+    Ok(Some(wanted).filter(|wanted| *wanted != Protocol::of_port(port)))
+}
+
+/// Where the answers lay, if any of them needs a rule that names its space.
+fn within(target: &Target, seen: &[&Observation]) -> Vec<IpNet> {
+    let addresses: BTreeSet<IpAddr> = seen.iter().filter_map(|seen| seen.address).collect();
+    let named = target.host.name().is_some();
+    if !named || addresses.iter().all(|address| classify(*address) == Class::Global) {
+        return Vec::new();
+    }
+    let inner = addresses.iter().filter_map(|address| match address {
+        IpAddr::V6(v6) => embedded_ipv4(*v6).map(IpAddr::V4),
+        IpAddr::V4(_) => None,
+    });
+    let all: BTreeSet<IpAddr> = addresses.iter().copied().chain(inner).collect();
+    let exact = all.len() <= MAX_WITHIN;
+    let nets: BTreeSet<IpNet> = all.into_iter().map(|address| if exact { address.into() } else { network_of(address) }).collect();
+    nets.into_iter().collect()
+}
+
+/// The network that is usually one subnet: 24 bits of IPv4, 64 of IPv6.
+fn network_of(address: IpAddr) -> IpNet {
+    let length = if address.is_ipv4() { 24 } else { 64 };
+    IpNet::new(address, length).map_or_else(|_| address.into(), |net| net.trunc())
+}
+
+/// The line of a wildcard over the name's parent, if one may stand there.
+fn wildcard(line: &RuleLine, left_out: &[LeftOut]) -> Option<RuleLine> {
+    let To::Name(NamePattern::Exact(name)) = &line.to else { return None };
+    let parent = Name::parse(name.parents().next()?).ok().filter(|parent| parent.labels() > 1)?;
+    let pattern = NamePattern::Below(parent);
+    let covers_left_out = left_out.iter().any(|left| {
+        left.destination.port == line.port && Name::parse(&left.destination.host).is_ok_and(|name| pattern.matches(&name))
+    });
+    (pattern.shared_suffix().is_none() && !covers_left_out).then(|| RuleLine {
+        to: To::Name(pattern),
+        within: line.within.clone(),
+        ..line.clone()
+    })
+}
+
+#[cfg(test)]
+mod tests;
