@@ -38,7 +38,7 @@ impl FromStr for Shows {
             None => match text {
                 "no-sni" => tls(Sni::Absent),
                 "two-snis" => tls(Sni::Many),
-                "bad-sni" => tls(Sni::Invalid(String::new())),
+                "bad-sni" => tls(Sni::Invalid("\"\"".to_owned())),
                 "bad-hello" => Ok(Self::Flight(Flight::Malformed)),
                 "http" => Ok(Self::Flight(Flight::Http)),
                 "bytes" => Ok(Self::Flight(Flight::Opaque)),

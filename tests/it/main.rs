@@ -19,6 +19,9 @@ mod journal; // one record per connection, one answer to why
 mod report; // the discovery report
 mod admin; // health, readiness, metrics, status
 mod policy_file; // errors, sources, reload
+mod delivery; // every way a policy may come, in their order; --print-config
+mod reload; // what a reload tells, and what it closes
+mod agreement; // denial, journal and explain say the same, for every reason there is
 mod commands; // check, explain, env, health
 mod schema; // the schema for editors agrees with the program
 mod learn; // from journals to a policy
