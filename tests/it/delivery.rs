@@ -111,10 +111,10 @@ fn of_several_policies_run_takes_the_first() {
     let site = Site::new();
     for (first, name) in PLACES.iter().enumerate() {
         let egret = site.start(first);
-        for place in 0..PLACES.len() {
+        for (place, whose) in PLACES.iter().enumerate() {
             let status = http_connect(egret.proxy(), &site.target(place)).response.status;
             let expected = if place == first { 200 } else { 403 };
-            assert_eq!(status, expected, "with {name} and all after it, a rule of {}", PLACES[place]);
+            assert_eq!(status, expected, "with {name} and all after it, a rule of {whose}");
         }
     }
 }
@@ -123,10 +123,10 @@ fn of_several_policies_run_takes_the_first() {
 fn of_several_policies_explain_takes_the_first() {
     let site = Site::new();
     for (first, name) in PLACES.iter().enumerate() {
-        for place in 0..PLACES.len() {
+        for (place, whose) in PLACES.iter().enumerate() {
             let output = site.command(first, &["explain", &site.target(place)], &["--policy"]);
             let expected = i32::from(place != first);
-            assert_eq!(output.code, expected, "with {name} and all after it, a rule of {}: {output:#?}", PLACES[place]);
+            assert_eq!(output.code, expected, "with {name} and all after it, a rule of {whose}: {output:#?}");
         }
     }
 }

@@ -23,6 +23,8 @@ mod delivery; // every way a policy may come, in their order; --print-config
 mod reload; // what a reload tells, and what it closes
 mod agreement; // denial, journal and explain say the same, for every reason there is
 mod commands; // check, explain, env, health
+mod check_output; // every message of `check`, in all its forms
+mod exe_roles; // roles by executable
 mod schema; // the schema for editors agrees with the program
 mod learn; // from journals to a policy
 mod learn_base; // from journals to a change of a policy
