@@ -104,7 +104,7 @@ pub(crate) struct RunArgs {
     /// The most client connections at one time [default: 16384]
     #[arg(long, value_name = "N", env = "EGRET_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: Option<u32>,
-    /// After a reload, close live connections that the new policy would not let through
+    /// After a reload, or when an audit ends, close live connections that would not be let through any more
     #[arg(long, value_name = "BOOL", env = "EGRET_CLOSE_REVOKED", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) close_revoked: Option<bool>,
     /// Print every setting and where it came from, and end

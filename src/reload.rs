@@ -92,6 +92,7 @@ impl Reloader {
             asked = tokio::select! {
                 asked = reasons.next() => asked,
                 () = audit_ended(&self.gateway) => {
+                    self.gateway.judge_again();
                     self.tell("audit_ended", None, Difference::default());
                     false
                 }

@@ -82,7 +82,8 @@ impl Gateway {
         Self { owners: Some(owners), ..self }
     }
 
-    /// Whether connections that are alive are closed when another policy comes that would not let them through.
+    /// Whether connections that are alive are closed when another policy, or the end of an audit, would not let them
+    /// through.
     #[must_use]
     pub fn closing_revoked(self, close_revoked: bool) -> Self {
         Self { close_revoked, ..self }
@@ -92,6 +93,11 @@ impl Gateway {
     pub fn replace(&self, policy: Arc<Policy>, resolver: Box<dyn Resolve>) {
         self.resolver.store(Arc::new(resolver));
         self.policy.store(policy);
+        self.changes.send_replace(());
+    }
+
+    /// The policy in force says something else now, as its audit has ended.
+    pub fn judge_again(&self) {
         self.changes.send_replace(());
     }
 

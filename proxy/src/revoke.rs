@@ -1,5 +1,5 @@
-//! Another policy, and the connections that are alive: where the gateway closes what is revoked, each of them is judged
-//! again by what it asked for, where it went and what it showed.
+//! Another policy, or the end of an audit, and the connections that are alive: where the gateway closes what is revoked,
+//! each of them is judged again by what it asked for, where it went and what it showed.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,11 +17,8 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Judges again, unless the policy is the one that permitted it.
+    /// Judges again.
     pub(crate) fn judge(&self, policy: &Arc<Policy>) -> Result<(), Denial> {
-        if Arc::ptr_eq(policy, self.permit.policy()) {
-            return Ok(());
-        }
         self.permit.again(policy, self.address, &self.flight, now()).map(drop)
     }
 }

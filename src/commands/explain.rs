@@ -6,7 +6,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use egret_policy::{Denial, Explanation, Flight, Host, Name, Permit, Policy, Reason, Request, Rule, Sni, Target, literal};
+use egret_policy::{
+    Denial, Explanation, Flight, Host, Name, NamePattern, NearMiss, Permit, Policy, Reason, Request, Rule, Sni, Target, To,
+    literal,
+};
 use egret_proxy::{DnsServer, Resolve, Resolver, now};
 use ipnet::IpNet;
 use serde_json::json;
@@ -239,7 +242,7 @@ impl Answer<'_> {
             out.push_str(&format!("answer: {address}: {class}, {verdict}\n"));
         }
         for near in &asking.explanation.near {
-            let why = near.why.map_or("speaks of the names above or below it", Reason::meaning);
+            let why = self.why_near(near);
             out.push_str(&format!("near miss: {} ({}): {why}\n", near.rule, self.place(&near.rule)));
         }
         if asking.explanation.wants_name {
@@ -249,6 +252,19 @@ impl Answer<'_> {
             out.push_str("direct: the policy says that this address is reached without the proxy\n");
         }
         out
+    }
+
+    /// Why a rule that came near did not match.
+    fn why_near(&self, near: &NearMiss) -> String {
+        let is_apex = |to: &To| match (to, self.asking.target.host.name()) {
+            (To::Name(NamePattern::Below(apex)), Some(name)) => apex == name,
+            _ => false,
+        };
+        match near.why {
+            Some(reason) => format!("{reason}: {}", reason.meaning()),
+            None if near.rule.to().iter().any(|(to, _)| is_apex(to)) => "a wildcard never covers the name itself".to_owned(),
+            None => "it names a host above this one, and nothing below that".to_owned(),
+        }
     }
 
     fn is_direct(&self) -> bool {

@@ -95,7 +95,7 @@ impl<'t> Reader<'t> {
     fn rule(&mut self, node: &Node<'t>, effect: Effect, draft: &mut Draft) -> Option<RuleDraft> {
         let line = node.at.line;
         match &node.value {
-            Value::Text { text, .. } => {
+            Value::Text { text, .. } if !node.is_null() => {
                 let targets = self.targets(text, node.at)?;
                 self.refuse_shared(&targets, effect == Effect::Deny, node.at);
                 Some(RuleDraft { line, ..RuleDraft::new(targets) })
@@ -112,9 +112,15 @@ impl<'t> Reader<'t> {
                 Some(rule)
             }
             Value::Refused => None,
-            Value::List { .. } => {
+            Value::Text { .. } | Value::List { .. } => {
                 let help = "write api.example.com:443, or a mapping with `to:`";
-                self.found.refuse(Code::WrongType, node.at, "a rule is a host or a mapping, and this is a list", Some(help))
+                let what = if node.is_null() { "nothing" } else { "a list" };
+                self.found.refuse(
+                    Code::WrongType,
+                    node.at,
+                    format!("a rule is a host or a mapping, and this is {what}"),
+                    Some(help),
+                )
             }
         }
     }

@@ -227,3 +227,31 @@ fn the_hash_follows_text_and_mode() {
     assert_ne!(of(None), of(Some(Mode::Audit)));
     assert_eq!(of(None).len(), 12);
 }
+
+#[test]
+fn the_schema_has_the_keys_and_words_of_the_reader_and_no_others() {
+    let schema: serde_json::Value = serde_json::from_str(include_str!("../../docs/policy.schema.json")).unwrap();
+    let keys = |place: &str| {
+        let properties = schema.pointer(place).and_then(|node| node.as_object()).unwrap_or_else(|| panic!("no {place}"));
+        properties.keys().cloned().collect::<std::collections::BTreeSet<String>>()
+    };
+    for (place, known) in [
+        ("/properties", FILE),
+        ("/properties/egress/properties", EGRESS),
+        ("/properties/dns/properties", settings::DNS),
+        ("/properties/run/properties", settings::RUN),
+        ("/properties/files/properties", sections::FILES),
+        ("/properties/exec/properties", sections::EXEC),
+        ("/$defs/longRule/properties", rules::RULE),
+        ("/$defs/s3/properties", rules::S3),
+        ("/$defs/role/properties", roles::ROLE),
+        ("/$defs/watch/properties", sections::WATCH),
+        ("/$defs/test/properties", TEST),
+    ] {
+        assert_eq!(keys(place), known.iter().map(|key| (*key).to_owned()).collect(), "{place}");
+    }
+    let text = schema.to_string();
+    for preset in presets::ALL {
+        assert!(text.contains(&format!("\"{}\"", preset.name)), "the schema lacks the preset {}", preset.name);
+    }
+}

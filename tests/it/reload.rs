@@ -313,7 +313,7 @@ fn http_in_the_clear_is_closed_too() {
 
 /// This many seconds from now, as a policy writes it. Enough for a busy machine to start an egret and ask it once.
 fn soon() -> (SystemTime, String) {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs() + 6;
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs() + 10;
     let text = jiff::Timestamp::from_second(i64::try_from(seconds).expect("a year with four digits")).expect("the same");
     (UNIX_EPOCH + Duration::from_secs(seconds), text.to_string())
 }
@@ -377,6 +377,21 @@ fn an_audit_that_comes_with_a_reload_ends_too_and_one_that_is_over_never_begins(
     let ended = egret.event("policy", |event| event["result"] == "audit_ended");
     assert_eq!((&ended["mode"], &ended["policy"]), (&"enforce".into(), &event["policy"]), "{ended:#}");
     assert_verdict(&egret, "evil.test:443", 403, "deny", "no_rule");
+}
+
+#[test]
+fn the_end_of_an_audit_closes_what_only_audit_let_through() {
+    let site = Site::new(Upstream::echo());
+    let (end, text) = soon();
+    let audit = format!("  mode: audit\n  audit-until: {text}\n");
+    let egret = closing(&site.policy(&[A, "{ to: 127.0.0.0/8, ports: [PORT] }"], &audit)).start();
+    let (mut allowed, mut audited) = (site.tunnel(&egret, "a.test"), site.tunnel(&egret, "b.test"));
+    assert_in_time(end);
+    egret.event("policy", |event| event["result"] == "audit_ended");
+    assert_eq!(read_to_close(&mut audited), b"");
+    let record = egret.record(|record| record["close"] == "revoked");
+    assert_eq!((&record["decision"], &record["host"]), (&"would_deny".into(), &"b.test".into()), "{record:#}");
+    assert_lives(&mut allowed);
 }
 
 #[test]
