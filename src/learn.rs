@@ -5,7 +5,7 @@
 mod edit;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -190,39 +190,45 @@ impl Learner<'_> {
 
     /// A rule for the default role alone is for all roles, unless one of them was refused or needs a rule of its own.
     fn roles_of_all(&self, rules: BTreeMap<Order, Learn>, left_out: &[LeftOut]) -> Vec<Learn> {
-        let left_targets: Vec<(To, u16)> = left_out.iter().filter_map(LeftOut::target).collect();
-        let refused = |learn: &Learn| left_targets.iter().any(|(to, port)| *to == learn.line.to && *port == learn.line.port);
-        let targets: Vec<(To, u16)> = rules.values().map(|learn| (learn.line.to.clone(), learn.line.port)).collect();
-        let alone =
-            |learn: &Learn| targets.iter().filter(|(to, port)| *to == learn.line.to && *port == learn.line.port).count() == 1;
+        let mut spoken_of: HashMap<(To, u16), usize> = HashMap::new();
+        for target in rules.values().map(Learn::target).chain(left_out.iter().filter_map(LeftOut::target)) {
+            *spoken_of.entry(target).or_default() += 1;
+        }
+        let alone = |learn: &Learn| spoken_of.get(&learn.target()) == Some(&1);
+        let mut rules: Vec<Learn> = rules.into_values().collect();
+        for learn in &mut rules {
+            if learn.line.roles == [egret_policy::DEFAULT_ROLE] && alone(learn) {
+                learn.line.roles.clear();
+            }
+        }
         rules
-            .into_values()
-            .map(|mut learn| {
-                if learn.line.roles == [egret_policy::DEFAULT_ROLE] && alone(&learn) && !refused(&learn) {
-                    learn.line.roles.clear();
-                }
-                learn
-            })
-            .collect()
     }
 
     /// Many names directly below one parent become a wildcard, if the user asked for it; never over a suffix that
     /// strangers share, never over a single label, and never over a name that is left out.
     fn with_wildcards(&self, rules: Vec<Learn>, left_out: &[LeftOut]) -> Vec<Learn> {
         let Some(least) = self.wildcard_after.and_then(|n| usize::try_from(n).ok()) else { return rules };
-        let mut below: BTreeMap<String, (RuleLine, Vec<usize>)> = BTreeMap::new();
+        let taken = parents_of(left_out);
+        let mut below: HashMap<RuleLine, Vec<usize>> = HashMap::new();
         for (at, learn) in rules.iter().enumerate() {
-            let Some(line) = wildcard(&learn.line, left_out) else { continue };
-            below.entry(format!("{line:?}")).or_insert_with(|| (line, Vec::new())).1.push(at);
+            let Some(line) = wildcard(&learn.line, &taken) else { continue };
+            below.entry(line).or_default().push(at);
         }
         let mut replaced: BTreeMap<usize, Option<Learn>> = BTreeMap::new();
-        for (line, members) in below.into_values().filter(|(_, members)| members.len() >= least) {
+        for (line, members) in below.into_iter().filter(|(_, members)| members.len() >= least) {
             let events = members.iter().map(|at| rules[*at].events).sum();
             let wide = Learn { line, group: rules[members[0]].group.clone(), names: members.len(), events };
             replaced.extend(members.iter().map(|at| (*at, None)));
             replaced.insert(members[0], Some(wide));
         }
         rules.into_iter().enumerate().filter_map(|(at, learn)| replaced.remove(&at).unwrap_or(Some(learn))).collect()
+    }
+}
+
+impl Learn {
+    /// What its rule speaks of.
+    fn target(&self) -> (To, u16) {
+        (self.line.to.clone(), self.line.port)
     }
 }
 
@@ -308,19 +314,21 @@ fn network_of(address: IpAddr) -> IpNet {
     IpNet::new(address, length).map_or_else(|_| address.into(), |net| net.trunc())
 }
 
+/// The names above those that are left out, with their ports: no wildcard may stand there.
+fn parents_of(left_out: &[LeftOut]) -> HashSet<(String, u16)> {
+    let names = left_out.iter().filter_map(|left| Some((Name::parse(&left.destination.host).ok()?, left.destination.port)));
+    names.flat_map(|(name, port)| name.parents().map(|parent| (parent.to_owned(), port)).collect::<Vec<_>>()).collect()
+}
+
 /// The line of a wildcard over the name's parent, if one may stand there.
-fn wildcard(line: &RuleLine, left_out: &[LeftOut]) -> Option<RuleLine> {
+fn wildcard(line: &RuleLine, taken: &HashSet<(String, u16)>) -> Option<RuleLine> {
     let To::Name(NamePattern::Exact(name)) = &line.to else { return None };
     let parent = Name::parse(name.parents().next()?).ok().filter(|parent| parent.labels() > 1)?;
+    if taken.contains(&(parent.to_string(), line.port)) {
+        return None;
+    }
     let pattern = NamePattern::Below(parent);
-    let covers_left_out = left_out.iter().any(|left| {
-        left.destination.port == line.port && Name::parse(&left.destination.host).is_ok_and(|name| pattern.matches(&name))
-    });
-    (pattern.shared_suffix().is_none() && !covers_left_out).then(|| RuleLine {
-        to: To::Name(pattern),
-        within: line.within.clone(),
-        ..line.clone()
-    })
+    pattern.shared_suffix().is_none().then(|| RuleLine { to: To::Name(pattern), ..line.clone() })
 }
 
 #[cfg(test)]

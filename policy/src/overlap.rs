@@ -5,7 +5,11 @@
 use crate::decide::UnixTime;
 use crate::matcher::Entry;
 use crate::policy::{Policy, RoleId};
+use crate::ports::Ports;
 use crate::rule::{Effect, Mode, Rule, To};
+
+/// Of the rules that cover a target only so many are looked at, so that many rules for one name take no time.
+const LOOKED_AT: usize = 64;
 
 /// One rule that another makes idle or ambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +59,7 @@ impl Policy {
         let binds = |other: &Rule| self.mode_of(other, now) == Mode::Enforce && outlives(other, rule);
         all_covered(rule, |target| {
             let covers = |entry: &Entry| binds(entry.rule(&self.rules)) && entry_covers(*entry, target, rule, &self.rules);
-            self.deny.covering(&target.0, &self.rules).find(covers)
+            self.deny.covering(&target.0, &self.rules).take(LOOKED_AT).find(covers)
         })
     }
 
@@ -65,16 +69,33 @@ impl Policy {
             Effect::Allow => &self.allow,
             Effect::Deny => &self.deny,
         };
-        let idles = |entry: &Entry, target: &_| {
-            let other = entry.rule(&self.rules);
-            entry.rule != at && !other.is_expired(now) && outlives(other, rule) && asks_alike(other, rule)
-                && entry_covers(*entry, target, rule, &self.rules)
-                // Of two rules that cover one another the later one is the idle one.
-                && (entry.rule < at || !covers_all(rule, other))
-        };
-        let by = all_covered(rule, |target| index.covering(&target.0, &self.rules).find(|entry| idles(entry, target)))?;
+        let by = all_covered(rule, |target| {
+            let others = index.covering(&target.0, &self.rules).take(LOOKED_AT).filter(|entry| entry.rule != at);
+            for entry in others.filter(|entry| !entry.rule(&self.rules).is_expired(now)) {
+                if self.idles(entry, target, at, rule) {
+                    return Some(entry);
+                }
+                // Without this rule, one that asks for something else would come before any that covers it.
+                if self.stands_between(entry, target, rule) {
+                    return None;
+                }
+            }
+            None
+        })?;
         let mutual = covers_all(rule, &self.rules[by as usize]);
         Some((by, if mutual { OverlapKind::Duplicate } else { OverlapKind::Shadowed }))
+    }
+
+    fn idles(&self, entry: Entry, target: &Spoken, at: u32, rule: &Rule) -> bool {
+        let other = entry.rule(&self.rules);
+        // Of two rules that cover one another the later one is the idle one.
+        let later = entry.rule < at || !covers_all(rule, other);
+        later && outlives(other, rule) && asks_alike(other, rule) && entry_covers(entry, target, rule, &self.rules)
+    }
+
+    fn stands_between(&self, entry: Entry, (_, ports): &Spoken, rule: &Rule) -> bool {
+        let other = entry.rule(&self.rules);
+        !asks_alike(other, rule) && entry.of(&self.rules).1.meet(ports) && roles_meet(&other.roles, &rule.roles)
     }
 
     /// An earlier rule for one of its targets, for a common port and role, that asks for something else.
@@ -89,27 +110,29 @@ impl Policy {
                     && roles_meet(&other.roles, &rule.roles)
                     && !asks_alike(other, rule)
             };
-            self.allow.covering(to, &self.rules).find(contradicts).map(|entry| entry.rule)
+            self.allow.covering(to, &self.rules).take(LOOKED_AT).find(contradicts).map(|entry| entry.rule)
         })
     }
 }
 
+/// What a rule speaks of, and on which ports.
+type Spoken = (To, Ports);
+
 /// The first of the entries that cover the targets of a rule, if each target has one.
-fn all_covered(rule: &Rule, cover: impl Fn(&(To, crate::ports::Ports)) -> Option<Entry>) -> Option<u32> {
+fn all_covered(rule: &Rule, cover: impl Fn(&Spoken) -> Option<Entry>) -> Option<u32> {
     let mut found = rule.to.iter().map(|target| cover(target).map(|entry| entry.rule));
     let first = found.next()??;
     found.all(|by| by.is_some()).then_some(first)
 }
 
 /// Whether an entry that covers the target covers its ports and roles too.
-fn entry_covers(entry: Entry, (_, ports): &(To, crate::ports::Ports), rule: &Rule, rules: &[Rule]) -> bool {
+fn entry_covers(entry: Entry, (_, ports): &Spoken, rule: &Rule, rules: &[Rule]) -> bool {
     entry.of(rules).1.cover(ports) && roles_cover(&entry.rule(rules).roles, &rule.roles)
 }
 
 /// The same for two rules, with the plain meaning of their targets.
 fn covers_all(rule: &Rule, other: &Rule) -> bool {
-    let covered =
-        |(to, ports): &(To, crate::ports::Ports)| rule.to.iter().any(|(own, own_ports)| own.covers(to) && own_ports.cover(ports));
+    let covered = |(to, ports): &Spoken| rule.to.iter().any(|(own, own_ports)| own.covers(to) && own_ports.cover(ports));
     roles_cover(&rule.roles, &other.roles) && outlives(rule, other) && other.to.iter().all(covered)
 }
 

@@ -122,7 +122,6 @@ const PROVIDER_SUFFIXES: &[&str] = &[
     "cloudapp.azure.com",
     "core.windows.net",
     "fastly.net",
-    "googleapis.com",
     "googleusercontent.com",
     "oraclecloud.com",
     "sharepoint.com",

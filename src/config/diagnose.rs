@@ -3,11 +3,13 @@
 use std::fmt;
 
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use serde::Serialize;
 
 use super::yaml::Place;
 
+/// Longer lines are not shown: nobody finds a caret in them, and drawing them takes long.
+const MAX_LINE: usize = 2_000;
 /// More than these are counted, not shown: nobody reads on.
 const MAX_SHOWN: usize = 100;
 
@@ -176,31 +178,32 @@ impl Diagnostics {
         one.column.saturating_add(u32::try_from(marked.chars().count()).unwrap_or(0).max(1))
     }
 
-    /// The lines that hold the marked part, and where in the text they begin. Only they are given to the renderer,
-    /// which would otherwise walk a long text once for every diagnostic.
-    fn lines_of(&self, at: Place) -> (&str, usize) {
+    /// The line where the marked part begins, and where in the text it begins. Only that is given to the renderer, which
+    /// would otherwise walk a long text once for every diagnostic.
+    fn line_of(&self, at: Place) -> (&str, usize) {
         let start = floor(&self.text, at.start);
-        let end = floor(&self.text, at.end.max(start));
         let from = self.text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         // Of a part over many lines the first is enough to find it.
-        let first_end = self.text[start..].find('\n').map_or(self.text.len(), |newline| start + newline);
-        (&self.text[from..first_end.max(end.min(first_end))], from)
+        let end = self.text[start..].find('\n').map_or(self.text.len(), |newline| start + newline);
+        (&self.text[from..end], from)
     }
 
     fn render(&self, one: &Diagnostic, renderer: &Renderer) -> String {
-        let (lines, from) = self.lines_of(one.at);
+        let (line, from) = self.line_of(one.at);
         let start = floor(&self.text, one.at.start) - from;
-        let end = floor(&self.text, one.at.end.max(one.at.start)).saturating_sub(from).clamp(start, lines.len().max(start));
-        let snippet = Snippet::source(lines)
+        let end = floor(&self.text, one.at.end.max(one.at.start)).saturating_sub(from).clamp(start, line.len().max(start));
+        let snippet = Snippet::source(line)
             .line_start(one.line as usize)
             .path(&self.origin)
             .annotation(AnnotationKind::Primary.span(start..end));
+        let origin = Origin::path(&self.origin).line(one.line as usize).char_column(one.column as usize);
         let level = match one.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
             Severity::Note => Level::NOTE,
         };
-        let mut group = level.primary_title(&one.message).id(one.code.as_str()).element(snippet);
+        let title = level.primary_title(&one.message).id(one.code.as_str());
+        let mut group = if line.len() > MAX_LINE { title.element(origin) } else { title.element(snippet) };
         if let Some(help) = &one.help {
             group = group.element(Level::HELP.message(help));
         }
