@@ -156,6 +156,8 @@ fn hash(yaml: &str, mode: Mode, presets: &[&Preset]) -> String {
 #[derive(Default)]
 struct Reader<'t> {
     sets: BTreeMap<String, rules::Set>,
+    /// Targets that sets have stood for so far.
+    expanded: usize,
     roles: Vec<String>,
     used_roles: BTreeSet<String>,
     ids: rules::Ids,
@@ -236,15 +238,19 @@ impl<'t> Reader<'t> {
     ) -> Option<Place> {
         let of_file = self.mode_beside(file);
         let of_egress = egress.map(|egress| self.mode_beside(egress)).unwrap_or_default();
-        let nearest = of_egress.mode.map(|_| &of_egress).unwrap_or(&of_file);
-        draft.mode = flag.or(nearest.mode.map(|(mode, _)| mode)).unwrap_or(Mode::Enforce);
-        if flag.is_some() {
-            return None;
+        let mode = of_egress.mode.or(of_file.mode);
+        let own_mode = mode.map_or(Mode::Enforce, |(mode, _)| mode);
+        // An audit of `egress:` without an end of its own ends with the file's.
+        let until = of_egress.until.or(of_file.until.filter(|_| own_mode == Mode::Audit));
+        if let Some((_, at)) = of_file.until.filter(|_| until != of_file.until) {
+            let message = "`audit-until:` changes nothing here: `egress:` has a mode or an end of its own";
+            self.lints.push(Diagnostic::warning(Code::NoEffect, at, message, Some("keep one of the two")));
         }
-        written.mode = nearest.mode.map(|(_, at)| at.line);
-        draft.audit_until = nearest.until.map(|(until, _)| until);
-        written.audit_until = nearest.until.map(|(_, at)| at.line);
-        nearest.until.map(|(_, at)| at)
+        draft.mode = flag.unwrap_or(own_mode);
+        draft.audit_until = until.map(|(until, _)| until).filter(|_| flag.is_none());
+        written.mode = mode.map(|(_, at)| at.line);
+        written.audit_until = until.map(|(_, at)| at.line);
+        until.map(|(_, at)| at).filter(|_| flag.is_none())
     }
 
     fn mode_beside(&mut self, fields: Fields<'_, 't>) -> ModeBeside {

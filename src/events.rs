@@ -53,6 +53,26 @@ pub(crate) struct Reload {
     pub(crate) difference: Difference,
 }
 
+/// The longest text of a rule in an event, in characters: a set may hold thousands of names.
+const MAX_TEXT: usize = 200;
+/// The longest error in an event.
+const MAX_ERROR: usize = 4_000;
+
+/// At most so many characters of a text.
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+impl Reload {
+    /// The error, as far as an event should carry it.
+    pub(crate) fn error(error: &anyhow::Error) -> String {
+        shortened(&format!("{error:#}"), MAX_ERROR)
+    }
+}
+
 /// What another policy has and lacks.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Difference {
@@ -76,7 +96,7 @@ pub(crate) struct RuleLine {
 impl From<&Rule> for RuleLine {
     fn from(rule: &Rule) -> Self {
         let effect = if rule.effect() == Effect::Allow { "allow" } else { "deny" };
-        Self { id: rule.id().to_string(), effect, text: rule.to_string(), line: rule.line() }
+        Self { id: rule.id().to_string(), effect, text: shortened(&rule.to_string(), MAX_TEXT), line: rule.line() }
     }
 }
 

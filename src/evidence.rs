@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use crate::reading::{self, Missing};
 
-/// More observations than this are counted, not kept: an app can ask for as many names as it likes.
-const MAX_KEPT: usize = 200_000;
+/// More observations than this, of what passed and of what was refused, are counted, not kept: an app can ask for as
+/// many names as it likes, and must not crowd out what it really talks to.
+const MAX_KEPT: usize = 100_000;
 
 /// One connection, or one request of a connection that carries HTTP in the clear.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +24,8 @@ pub(crate) struct Observation {
     pub(crate) shown: Shown,
     /// The address dialled, or the one that was refused.
     pub(crate) address: Option<IpAddr>,
+    /// The name that was shown for a literal address did not resolve to it.
+    pub(crate) elsewhere: bool,
 }
 
 /// Who asked for what.
@@ -75,8 +78,10 @@ pub(crate) struct Evidence {
     pub(crate) observations: BTreeMap<Observation, u64>,
     /// Connections and requests, those that are not kept included.
     pub(crate) events: u64,
-    /// Those that are not kept.
+    /// Those that passed and are not kept.
     pub(crate) beyond: u64,
+    kept_passed: usize,
+    kept_refused: usize,
     /// RFC 3339 times of the first and the last event.
     pub(crate) first: Option<String>,
     pub(crate) last: Option<String>,
@@ -92,7 +97,10 @@ impl Evidence {
         let mut evidence = Self::default();
         let missing = reading::read(journals, |event| evidence.see(event))?;
         if evidence.beyond > 0 {
-            eprintln!("egret: {} events are beyond the {MAX_KEPT} different ones that are kept, and left out", evidence.beyond);
+            eprintln!(
+                "egret: {} let through are beyond the {MAX_KEPT} different ones that are kept, and left out",
+                evidence.beyond
+            );
         }
         Ok(Self { missing, ..evidence })
     }
@@ -106,10 +114,17 @@ impl Evidence {
             self.first = if earlier { Some(time.to_owned()) } else { self.first.take() };
             self.last = if later { Some(time.to_owned()) } else { self.last.take() };
         }
-        if self.observations.len() >= MAX_KEPT && !self.observations.contains_key(&observation) {
-            self.beyond += 1;
+        if let Some(count) = self.observations.get_mut(&observation) {
+            *count += 1;
+            return;
+        }
+        let passed = observation.passed();
+        let kept = if passed { &mut self.kept_passed } else { &mut self.kept_refused };
+        if *kept < MAX_KEPT {
+            *kept += 1;
+            self.observations.insert(observation, 1);
         } else {
-            *self.observations.entry(observation).or_default() += 1;
+            self.beyond += u64::from(passed);
         }
     }
 
@@ -159,6 +174,7 @@ impl Observation {
             outcome,
             shown: if request { Shown::Http } else { shown(text("sni"), reason, outcome) },
             address: socket.or(refused).or(literal),
+            elsewhere: reason == Some(Reason::AddressNotOfName),
         })
     }
 
@@ -180,13 +196,15 @@ impl Observation {
         let role = policy.role_named(&self.destination.role).unwrap_or_else(|| policy.default_role());
         let mut request = Request::new(target, role, now);
         if let Shown::Sni(name) = &self.shown
+            && let Ok(name) = Name::parse(name)
             && policy.wants_name(&request)
         {
-            request = request.shown(Name::parse(name).ok()?);
+            request = request.shown(name);
         }
         Some(policy.admit(&request).and_then(|mut permit| {
             if let Some(address) = self.address {
-                permit.vet(&[address])?;
+                let answers: &[IpAddr] = if self.elsewhere { &[] } else { &[address] };
+                permit.vet(answers)?;
             }
             self.flight().map_or(Ok(()), |flight| permit.confirm(&flight))?;
             Ok(permit)

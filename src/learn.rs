@@ -10,7 +10,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use egret_policy::{Class, Host, Name, NamePattern, Policy, Protocol, RuleLine, Target, To, UnixTime, classify, embedded_ipv4};
+use egret_policy::{
+    Class, Host, Name, NamePattern, Policy, Protocol, Reason, RuleLine, Target, To, UnixTime, classify, embedded_ipv4,
+};
 use ipnet::IpNet;
 
 use crate::evidence::{Destination, Evidence, Observation, Outcome, Shown};
@@ -65,7 +67,8 @@ pub(crate) struct Learn {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LeftOut {
     pub(crate) destination: Destination,
-    /// A [`Mark`], or `denied` where a deny rule of the base speaks against it.
+    /// A [`Mark`]; or of the base: `denied` by one of its rules, `conflict` with one that asks for something else at the
+    /// same target, `unknown-role`.
     pub(crate) mark: String,
     pub(crate) events: u64,
 }
@@ -73,12 +76,22 @@ pub(crate) struct LeftOut {
 /// What is known of one destination.
 #[derive(Default)]
 struct Known<'e> {
-    learnt: Vec<&'e Observation>,
+    /// What a rule must admit: what is learnt from, and what the base admits already.
+    admitted: Vec<&'e Observation>,
+    /// How often something was seen that the base does not admit.
     events: u64,
     /// By mark, as the journal names who asked.
     left_out: BTreeMap<(String, &'e Destination), u64>,
     /// Whether something reached it without showing what it is.
     opaque: bool,
+}
+
+/// A destination that asks for a rule, and the rule.
+struct Candidate<'e> {
+    destination: Destination,
+    known: Known<'e>,
+    order: Order,
+    learn: Learn,
 }
 
 impl Mark {
@@ -90,9 +103,9 @@ impl Mark {
             (Outcome::RefusedFlight, _) => Some(Self::Unverified),
             (Outcome::Failed, _) => Some(Self::Failed),
             (Outcome::Reached, Shown::Http) => None,
-            // A literal address is its own proof.
-            (Outcome::Reached, _) if egret_policy::literal(&seen.destination.host).is_some() => None,
             (Outcome::Reached, Shown::Sni(name)) if *name == seen.destination.host => None,
+            // A literal address proves itself, but not the name that was shown for it: many live at one address.
+            (Outcome::Reached, Shown::Bytes) if egret_policy::literal(&seen.destination.host).is_some() => None,
             (Outcome::Reached, _) => Some(Self::Unverified),
         }
     }
@@ -106,12 +119,43 @@ impl Mark {
 impl Learner<'_> {
     /// The proposal. The same evidence gives the same proposal, in whatever order it was read.
     pub(crate) fn learn(&self, evidence: &Evidence) -> Learnt {
-        let mut known: BTreeMap<Destination, Known<'_>> = BTreeMap::new();
+        let (candidates, mut left_out) = self.candidates(evidence);
+        let (helped, helpless) = self.tried(candidates);
+        left_out.extend(helpless);
+        let mut rules: BTreeMap<Order, Learn> = BTreeMap::new();
+        for Candidate { order, learn, .. } in helped {
+            merge(&mut rules, order, learn);
+        }
+        let mut rules: Vec<Learn> = rules.into_values().collect();
+        if !self.base.is_some_and(|base| base.has_roles()) {
+            rules.iter_mut().for_each(|learn| learn.line.roles.clear());
+        }
+        let left_out: Vec<LeftOut> = left_out.into_iter().collect();
+        let wider = self.with_wildcards(rules.clone(), &left_out);
+        let rules = if self.takes_nothing_away(&wider, evidence) { wider } else { rules };
+        Learnt { rules, left_out }
+    }
+
+    /// Whether the base would still admit what it admits: a new wildcard can stand before a looser one of the base.
+    fn takes_nothing_away(&self, rules: &[Learn], evidence: &Evidence) -> bool {
+        let Some(base) = self.base.filter(|_| self.wildcard_after.is_some()) else { return true };
+        let extended = Arc::new(base.plus(rules.iter().map(|learn| &learn.line)));
+        let mut covered = evidence.observations.keys().filter(|seen| self.is_covered(seen));
+        covered.all(|seen| matches!(seen.judge(&extended, self.now), Some(Ok(_))))
+    }
+
+    /// The destinations that ask for a rule, and those that are left out. What the base admits is neither.
+    fn candidates<'e>(&self, evidence: &'e Evidence) -> (Vec<Candidate<'e>>, BTreeSet<LeftOut>) {
+        let mut known: BTreeMap<Destination, Known<'e>> = BTreeMap::new();
         for (seen, count) in &evidence.observations {
             let entry = known.entry(self.key(&seen.destination)).or_default();
+            if self.is_covered(seen) {
+                entry.admitted.push(seen);
+                continue;
+            }
             match self.objection(seen) {
                 None => {
-                    entry.learnt.push(seen);
+                    entry.admitted.push(seen);
                     entry.events += count;
                 }
                 Some(mark) => {
@@ -120,30 +164,44 @@ impl Learner<'_> {
                 }
             }
         }
-        let mut rules: BTreeMap<Order, Learn> = BTreeMap::new();
-        for (destination, known) in known.iter().filter(|(_, known)| !known.learnt.is_empty()) {
-            if let Some((order, rule)) = self.rule(destination, known) {
-                merge(&mut rules, order, rule, known.events);
+        let (mut candidates, mut left_out) = (Vec::new(), BTreeSet::new());
+        for (destination, known) in known {
+            match self.rule(&destination, &known) {
+                Some((order, learn)) => candidates.push(Candidate { destination, known, order, learn }),
+                None => left_out.extend(known.left_out.into_iter().map(|((mark, destination), events)| LeftOut {
+                    destination: destination.clone(),
+                    mark,
+                    events,
+                })),
             }
         }
-        let none_learnt = known.values().filter(|known| known.learnt.is_empty());
-        let left_out: BTreeSet<LeftOut> = none_learnt
-            .flat_map(|known| &known.left_out)
-            .map(|((mark, destination), events)| LeftOut {
-                destination: (*destination).clone(),
-                mark: mark.clone(),
-                events: *events,
-            })
-            .collect();
-        let left_out: Vec<LeftOut> = left_out.into_iter().collect();
-        let rules = self.roles_of_all(rules, &left_out);
-        Learnt { rules: self.with_wildcards(rules, &left_out), left_out }
+        (candidates, left_out)
     }
 
-    /// Roles are told apart where there is a base that knows them.
+    /// Tries the rules on the base: one that does not help, because the base asks for something else there, is no
+    /// proposal.
+    fn tried<'e>(&self, candidates: Vec<Candidate<'e>>) -> (Vec<Candidate<'e>>, Vec<LeftOut>) {
+        let Some(base) = self.base else { return (candidates, Vec::new()) };
+        let extended = Arc::new(base.plus(candidates.iter().map(|candidate| &candidate.learn.line)));
+        let admits = |seen: &&Observation| matches!(seen.judge(&extended, self.now), Some(Ok(_)));
+        let (helped, helpless): (Vec<_>, Vec<_>) =
+            candidates.into_iter().partition(|candidate| candidate.known.admitted.iter().all(admits));
+        let left_out = |candidate: Candidate<'e>| LeftOut {
+            destination: candidate.destination,
+            mark: "conflict".to_owned(),
+            events: candidate.known.events,
+        };
+        (helped, helpless.into_iter().map(left_out).collect())
+    }
+
+    fn is_covered(&self, seen: &Observation) -> bool {
+        self.base.is_some_and(|base| matches!(seen.judge(base, self.now), Some(Ok(_))))
+    }
+
+    /// Roles are told apart where there is a base that has some.
     fn key(&self, destination: &Destination) -> Destination {
-        let known = self.base.is_some_and(|base| base.role_named(&destination.role).is_some());
-        let role = if known { destination.role.clone() } else { egret_policy::DEFAULT_ROLE.to_owned() };
+        let apart = self.base.is_some_and(|base| base.has_roles());
+        let role = if apart { destination.role.clone() } else { egret_policy::DEFAULT_ROLE.to_owned() };
         Destination { role, ..destination.clone() }
     }
 
@@ -159,23 +217,23 @@ impl Learner<'_> {
         if mark == Some(Mark::AddressClass) && seen.address.is_none() {
             return Some(Mark::AddressClass.word());
         }
-        let denied = self.base.and_then(|base| seen.judge(base, self.now)?.err());
-        denied.filter(|denial| denial.reason == egret_policy::Reason::DenyRule).map(|_| "denied".to_owned())
+        let base = self.base?;
+        if base.has_roles() && base.role_named(&seen.destination.role).is_none() {
+            return Some("unknown-role".to_owned());
+        }
+        let denied = seen.judge(base, self.now)?.err().is_some_and(|denial| denial.reason == Reason::DenyRule);
+        denied.then(|| "denied".to_owned())
     }
 
-    /// The rule for a destination, unless the base allows all of it.
+    /// The rule for a destination, if there is something to learn it from.
     fn rule(&self, destination: &Destination, known: &Known<'_>) -> Option<(Order, Learn)> {
-        let covered = |seen: &&Observation| self.base.is_some_and(|base| matches!(seen.judge(base, self.now), Some(Ok(_))));
-        if known.learnt.iter().all(covered) {
-            return None;
-        }
-        let target = known.learnt[0].target()?;
+        let target = known.admitted.first().filter(|_| known.events > 0)?.target()?;
         // Where bytes without a name went too, nothing is asked on ports that ask nothing by themselves.
         let unasked = known.opaque && Protocol::of_port(target.port) == Protocol::Any;
-        let protocol = protocol_for(&known.learnt).ok()?.filter(|protocol| !unasked || *protocol > Protocol::Any);
+        let protocol = protocol_for(&known.admitted).ok()?.filter(|protocol| !unasked || *protocol > Protocol::Any);
         let line = RuleLine {
             protocol,
-            within: within(&target, &known.learnt),
+            within: within(&target, &known.admitted),
             roles: vec![destination.role.clone()],
             ..RuleLine::for_target(&target)
         };
@@ -186,22 +244,6 @@ impl Learner<'_> {
         let order =
             Order { named: target.host.name().is_none(), group: group.clone(), target: target.to_string(), more: more(&line) };
         Some((order, Learn { line, group, names: 1, events: known.events }))
-    }
-
-    /// A rule for the default role alone is for all roles, unless one of them was refused or needs a rule of its own.
-    fn roles_of_all(&self, rules: BTreeMap<Order, Learn>, left_out: &[LeftOut]) -> Vec<Learn> {
-        let mut spoken_of: HashMap<(To, u16), usize> = HashMap::new();
-        for target in rules.values().map(Learn::target).chain(left_out.iter().filter_map(LeftOut::target)) {
-            *spoken_of.entry(target).or_default() += 1;
-        }
-        let alone = |learn: &Learn| spoken_of.get(&learn.target()) == Some(&1);
-        let mut rules: Vec<Learn> = rules.into_values().collect();
-        for learn in &mut rules {
-            if learn.line.roles == [egret_policy::DEFAULT_ROLE] && alone(learn) {
-                learn.line.roles.clear();
-            }
-        }
-        rules
     }
 
     /// Many names directly below one parent become a wildcard, if the user asked for it; never over a suffix that
@@ -225,21 +267,6 @@ impl Learner<'_> {
     }
 }
 
-impl Learn {
-    /// What its rule speaks of.
-    fn target(&self) -> (To, u16) {
-        (self.line.to.clone(), self.line.port)
-    }
-}
-
-impl LeftOut {
-    /// What a rule for it would speak of.
-    fn target(&self) -> Option<(To, u16)> {
-        let line = RuleLine::for_target(&self.destination.target()?);
-        Some((line.to, line.port))
-    }
-}
-
 /// Where a rule stands: names by registered domain, then addresses.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Order {
@@ -255,14 +282,14 @@ fn more(line: &RuleLine) -> String {
 }
 
 /// Rules that differ in their roles only are one.
-fn merge(rules: &mut BTreeMap<Order, Learn>, order: Order, rule: Learn, events: u64) {
+fn merge(rules: &mut BTreeMap<Order, Learn>, order: Order, learn: Learn) {
     match rules.get_mut(&order) {
         Some(same) => {
-            let roles: BTreeSet<String> = same.line.roles.iter().chain(&rule.line.roles).cloned().collect();
+            let roles: BTreeSet<String> = same.line.roles.iter().chain(&learn.line.roles).cloned().collect();
             same.line.roles = roles.into_iter().collect();
-            same.events += events;
+            same.events += learn.events;
         }
-        None => drop(rules.insert(order, rule)),
+        None => drop(rules.insert(order, learn)),
     }
 }
 

@@ -51,9 +51,16 @@ fn lines(path: &Path, mut from: impl BufRead, missing: &mut Missing, each: &mut 
         if from.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
             break;
         }
+        if line.len() as u64 == MAX_LINE && line.last() != Some(&b'\n') {
+            // What follows is the same line still; read alone it could look like one of egret's.
+            from.skip_until(b'\n')?;
+            line.clear();
+            line.push(b'?');
+        }
         match understood(&line) {
             Line::Event(event) => {
-                missing.lost_events += event["lost"].as_u64().filter(|_| event["event"] == "gap").unwrap_or(0);
+                let lost = event["lost"].as_u64().filter(|_| event["event"] == "gap").unwrap_or(0);
+                missing.lost_events = missing.lost_events.saturating_add(lost);
                 each(&event);
             }
             Line::Empty => {}
@@ -88,17 +95,34 @@ fn understood(line: &[u8]) -> Line {
         return Line::Empty;
     }
     let Some(event) = serde_json::from_slice::<Value>(line).ok().and_then(unwrapped) else { return Line::Foreign };
-    match event.get("v").and_then(Value::as_u64).unwrap_or_else(|| VERSION.into()) {
-        newer if newer > VERSION.into() => Line::Newer(newer),
-        _ => Line::Event(event),
+    match event.get("v").and_then(Value::as_u64) {
+        None => Line::Foreign,
+        Some(newer) if newer > VERSION.into() => Line::Newer(newer),
+        Some(_) => Line::Event(event),
     }
 }
 
-/// The event itself, or the one that a log driver has put as a text into `log` or `message`.
+/// What log drivers and services put beside the text of a line; at least one of it marks a wrapped line.
+const BESIDE: &[&str] = &[
+    "@timestamp",
+    "container_id",
+    "container_name",
+    "eventId",
+    "ingestionTime",
+    "kubernetes",
+    "logStreamName",
+    "source",
+    "stream",
+    "timestamp",
+];
+
+/// The event itself, or the one that a log driver has put as a text into `log` or `message`. Any program of the task can
+/// log such a line; so can it log an event of egret's outright.
 fn unwrapped(value: Value) -> Option<Value> {
     if value.get("event").is_some_and(Value::is_string) {
         return Some(value);
     }
+    BESIDE.iter().find(|key| value.get(key).is_some())?;
     let text = ["log", "message"].iter().find_map(|key| value.get(key)?.as_str())?;
     serde_json::from_str::<Value>(text).ok().filter(|event| event.get("event").is_some_and(Value::is_string))
 }
@@ -116,23 +140,34 @@ mod tests {
 
     #[test]
     fn foreign_broken_and_newer_lines_are_counted_and_lost_events_told() {
-        let journal = "app says hello\n{\"event\":\"lifecycle\"}\n\n{\"event\":\"conn\n{\"v\":2,\"event\":\"connection\"}\n\
-                       {\"v\":1,\"event\":\"gap\",\"lost\":7}\n[1]\n{\"event\":5}\n";
+        let journal = "app says hello\n{\"v\":1,\"event\":\"lifecycle\"}\n\n{\"event\":\"conn\n{\"v\":2,\"event\":\"connection\"}\n\
+                       {\"v\":1,\"event\":\"gap\",\"lost\":7}\n{\"event\":\"connection\"}\n[1]\n{\"event\":5}\n";
         let (events, missing) = of(journal.as_bytes());
         assert_eq!(events, ["lifecycle", "gap"]);
-        assert_eq!(missing, Missing { skipped_lines: 4, newer_lines: 1, lost_events: 7 });
+        assert_eq!(missing, Missing { skipped_lines: 5, newer_lines: 1, lost_events: 7 });
     }
 
     #[test]
     fn a_line_that_a_log_driver_wrapped_is_unwrapped() {
         let wrapped = serde_json::json!({ "log": "{\"v\":1,\"event\":\"connection\"}\n", "stream": "stdout" }).to_string();
-        let deep = serde_json::json!({ "message": "{\"v\":9,\"event\":\"connection\"}" }).to_string();
-        let (events, missing) = of(format!("{wrapped}\n{deep}\n").as_bytes());
-        assert_eq!((events.len(), missing.newer_lines), (1, 1));
+        let deep = serde_json::json!({ "timestamp": 7, "message": "{\"v\":9,\"event\":\"connection\"}" }).to_string();
+        let app = serde_json::json!({ "level": "info", "message": "{\"v\":1,\"event\":\"connection\"}" }).to_string();
+        let (events, missing) = of(format!("{wrapped}\n{deep}\n{app}\n").as_bytes());
+        assert_eq!((events.len(), missing.newer_lines, missing.skipped_lines), (1, 1, 1));
     }
 
     #[test]
-    fn a_line_without_end_is_bounded() {
-        assert_eq!(of(&[b'x'; 200_000]).1.skipped_lines, 4);
+    fn a_line_that_is_too_long_is_one_line_and_no_event_to_its_end() {
+        assert_eq!(of(&[b'x'; 200_000]).1.skipped_lines, 1);
+        let event = b"{\"v\":1,\"event\":\"connection\"}\n";
+        let smuggled = [&vec![b' '; MAX_LINE as usize][..], event, event].concat();
+        let (events, missing) = of(&smuggled);
+        assert_eq!((events.len(), missing.skipped_lines), (1, 1));
+    }
+
+    #[test]
+    fn lost_events_beyond_counting_are_no_panic() {
+        let gap = format!("{{\"v\":1,\"event\":\"gap\",\"lost\":{}}}\n", u64::MAX);
+        assert_eq!(of(gap.repeat(2).as_bytes()).1.lost_events, u64::MAX);
     }
 }

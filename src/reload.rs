@@ -87,7 +87,7 @@ impl Reloader {
             // A touched file with the same text is no reload; an asked-for one always is.
             if asked || text.as_ref().ok().map(|text| &text.yaml) != tried.as_ref() {
                 tried = text.as_ref().ok().map(|text| text.yaml.clone());
-                self.reload(text);
+                self.reload(text).await;
             }
             asked = tokio::select! {
                 asked = reasons.next() => asked,
@@ -100,8 +100,12 @@ impl Reloader {
         }
     }
 
-    fn reload(&self, text: anyhow::Result<Text>) {
-        match text.and_then(|text| self.prepare(&text)) {
+    async fn reload(&self, text: anyhow::Result<Text>) {
+        let prepared = match text {
+            Ok(text) => self.prepare(text).await,
+            Err(error) => Err(error),
+        };
+        match prepared {
             Ok((policy, resolver)) => {
                 let difference = difference(&self.gateway.policy(), &policy);
                 self.gateway.replace(policy, Box::new(resolver));
@@ -112,7 +116,7 @@ impl Reloader {
             Err(error) => {
                 eprintln!("egret: the policy was not reloaded, the old one stays in force: {error:#}");
                 metrics::reloaded("rejected");
-                self.tell("rejected", Some(format!("{error:#}")), Difference::default());
+                self.tell("rejected", Some(Reload::error(&error)), Difference::default());
             }
         }
     }
@@ -130,15 +134,22 @@ impl Reloader {
         })));
     }
 
-    fn prepare(&self, text: &Text) -> anyhow::Result<(Arc<Policy>, Resolver)> {
-        let config = config::load(text, self.mode).map_err(|error| anyhow!("the policy is invalid\n{error}"))?;
+    /// Reading a large policy takes a while, for which no connection should wait.
+    async fn prepare(&self, text: Text) -> anyhow::Result<(Arc<Policy>, Resolver)> {
+        let (mode, surroundings) = (self.mode, self.surroundings.clone());
+        let read = move || {
+            let config = config::load(&text, mode).map_err(|error| anyhow!("the policy is invalid\n{error}"))?;
+            let policy = Arc::new(Policy::new(config.draft.clone(), surroundings));
+            Ok::<_, anyhow::Error>((config, policy))
+        };
+        let (config, policy) = tokio::task::spawn_blocking(read).await??;
         let listening: Vec<u16> = self.surroundings.listeners.iter().map(std::net::SocketAddr::port).collect();
         if let Some(port) = config.role_ports.iter().find(|port| !listening.contains(port)) {
             tracing::warn!(port, "a new role port is served only after a restart");
         }
         let resolver = Resolver::new(&config.dns, &config.dns_roots)?;
         *self.unserved.lock().unwrap_or_else(PoisonError::into_inner) = tell_unserved(&config.unserved, &self.journal);
-        Ok((Arc::new(Policy::new(config.draft, self.surroundings.clone())), resolver))
+        Ok((policy, resolver))
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Replay {
     by_audit_rules: Vec<Change>,
     /// Denied then and still.
     still_denied: u64,
+    /// Let through then, and too many to be judged.
+    unjudged: u64,
     #[serde(flatten)]
     missing: Missing,
 }
@@ -70,6 +72,7 @@ impl Replay {
             newly_allowed: Vec::new(),
             by_audit_rules: Vec::new(),
             still_denied,
+            unjudged: evidence.beyond,
             missing: evidence.missing,
         };
         for ((kind, ..), change) in changes {
@@ -82,9 +85,9 @@ impl Replay {
         replay
     }
 
-    /// Whether the policy would break what worked.
+    /// Whether the policy would break what worked, or may.
     pub(crate) fn would_deny(&self) -> bool {
-        !self.would_deny.is_empty()
+        !self.would_deny.is_empty() || self.unjudged > 0
     }
 
     pub(crate) fn text(&self) -> String {
@@ -95,6 +98,9 @@ impl Replay {
         section(&mut out, "let through by rules in audit:", '~', &self.by_audit_rules);
         if self.still_denied > 0 {
             let _ = writeln!(out, "still denied: {}", counted(self.still_denied, "event"));
+        }
+        if self.unjudged > 0 {
+            let _ = writeln!(out, "not judged, as there are too many: {}", counted(self.unjudged, "event"));
         }
         if self.missing.lost_events > 0 {
             let _ = writeln!(out, "{} were lost before they were written", counted(self.missing.lost_events, "event"));

@@ -149,13 +149,20 @@ impl Choice<'_> {
             Source::File(_) | Source::Empty => "default",
         };
         self.told.push(Told { name: "policy", value: self.text.origin.clone(), from: from.to_owned() });
-        let mode = config.draft.mode;
+        let mode = config.draft.mode_at(egret_proxy::now());
         match self.args.policy.mode() {
             Some(_) => self.told.push(Told { name: "mode", value: mode.to_string(), from: self.given("mode") }),
             None => self.tell("mode", mode, config.written.mode),
         }
         let until = config.draft.audit_until.map_or_else(|| "never".to_owned(), rfc3339_of);
-        self.tell("audit-until", until, config.written.audit_until);
+        match (self.args.policy.mode(), config.written.audit_until) {
+            (Some(_), Some(_)) => {
+                let from = self.given("mode");
+                eprintln!("egret: {from} goes before the file's mode: its `audit-until:` does not count");
+                self.told.push(Told { name: "audit-until", value: until, from });
+            }
+            (_, line) => self.tell("audit-until", until, line),
+        }
     }
 
     fn dns(&mut self, config: &Config) {

@@ -118,19 +118,32 @@ impl Policy {
         }
     }
 
-    /// The most specific allow rule; one that enforces is taken before one that is itself in audit.
+    /// The most specific allow rule; one that enforces is taken before one that is itself in audit, and of rules with
+    /// the very same target the one that asks for more.
     fn best_allow(&self, request: &Request) -> Option<Entry> {
-        let mut in_audit = None;
+        let (mut best, mut in_audit) = (None, None);
         for entry in self.entries(&request.target.host) {
+            if best.is_some_and(|best| !self.same_target(best, entry)) {
+                break;
+            }
             if self.misses(entry, request).is_some() {
                 continue;
             }
-            if self.allowing(entry).mode != Some(Mode::Audit) {
-                return Some(entry);
-            }
-            in_audit.get_or_insert(entry);
+            let audit = self.allowing(entry).mode == Some(Mode::Audit);
+            let kept = if audit { &mut in_audit } else { &mut best };
+            *kept = Some(kept.map_or(entry, |kept| self.stricter(kept, entry, request.target.port)));
         }
-        in_audit
+        best.or(in_audit)
+    }
+
+    fn same_target(&self, one: Entry, other: Entry) -> bool {
+        one.of(&self.rules).0 == other.of(&self.rules).0
+    }
+
+    /// Of two entries the first, unless the second has the same target and asks for more.
+    fn stricter(&self, first: Entry, second: Entry, port: u16) -> Entry {
+        let demand = |entry: Entry| (self.allowing(entry).within.is_empty(), self.allowing(entry).protocol_on(port));
+        if self.same_target(first, second) && demand(second) < demand(first) { second } else { first }
     }
 
     fn entries<'a>(&'a self, host: &'a Host) -> Box<dyn Iterator<Item = Entry> + 'a> {

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::decide::{Request, embedded};
+use crate::decide::Request;
 use crate::line::RuleLine;
 use crate::name::Name;
 use crate::policy::{DEFAULT_ROLE, Policy};
@@ -57,30 +57,45 @@ impl Policy {
 }
 
 impl Policy {
-    /// The smallest line under `egress.allow` that would let the denied request through. `answer` is the address that
-    /// was refused, where one was. `None` where no line can: what denies must go, or the client must show something else.
+    /// The smallest line under `egress.allow` that would let the denied request through, tried out. `answer` is the
+    /// address that was refused, where one was. `None` where no line can: what denies must go, or the client must show
+    /// something else.
     #[must_use]
     pub fn line_that_allows(&self, request: &Request, denial: &Denial, answer: Option<IpAddr>) -> Option<RuleLine> {
         let role = Some(self.role_name(request.role())).filter(|role| *role != DEFAULT_ROLE);
-        let roles = role.map(str::to_owned).into_iter().collect();
-        let line = RuleLine { roles, ..RuleLine::for_target(request.target()) };
+        let nearest = denial.rule.as_ref().and_then(|id| self.rules.iter().find(|rule| rule.id == *id));
+        let mut line = RuleLine {
+            roles: role.map(str::to_owned).into_iter().collect(),
+            // What its author asked of the host on other ports, for others or until yesterday, is likely meant here.
+            protocol: nearest.and_then(|rule| rule.protocol),
+            within: nearest.map(|rule| rule.within.clone()).unwrap_or_default(),
+            ..RuleLine::for_target(request.target())
+        };
         match denial.reason {
             Reason::NoRule
             | Reason::PortNotListed
             | Reason::RoleNotListed
             | Reason::RuleExpired
             | Reason::AuditRule
-            | Reason::AddressNotListed => Some(line),
-            Reason::AddressClass => {
-                let rule = denial.rule.as_ref().and_then(|id| self.rules.iter().find(|rule| rule.id == *id));
-                let protocol = rule.and_then(|rule| rule.protocol);
-                // An embedding address needs leave for both of its readings.
-                let plain = answer.filter(|answer| embedded(*answer).is_none())?;
-                let within = request.target().host.name().map(|_| plain.into()).into_iter().collect();
-                rule.is_none_or(|rule| rule.within.is_empty()).then_some(RuleLine { protocol, within, ..line })
+            | Reason::AddressNotListed => {}
+            Reason::AddressClass if line.within.is_empty() => {
+                line.within = request.target().host.name().and(answer).map(Into::into).into_iter().collect();
             }
-            _ => None,
+            _ => return None,
         }
+        self.is_helped_by(&line, request, answer).then_some(line)
+    }
+
+    fn is_helped_by(&self, line: &RuleLine, request: &Request, answer: Option<IpAddr>) -> bool {
+        let tried = Arc::new(self.plus([line]));
+        let permit = tried.admit(request).and_then(|mut permit| {
+            let answers: Vec<IpAddr> = answer.or(line.within.first().map(ipnet::IpNet::addr)).into_iter().collect();
+            if !answers.is_empty() || permit.name_to_resolve().is_none() {
+                permit.vet(&answers)?;
+            }
+            Ok(permit)
+        });
+        permit.is_ok_and(|permit| permit.would_deny().is_none())
     }
 }
 

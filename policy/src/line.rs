@@ -5,6 +5,7 @@ use std::fmt;
 use ipnet::IpNet;
 
 use crate::pattern::NamePattern;
+use crate::ports::Ports;
 use crate::rule::{Protocol, To};
 use crate::target::{Host, Target};
 
@@ -32,6 +33,11 @@ impl RuleLine {
             Host::Address(address) => To::Net((*address).into()),
         };
         Self { to, port: target.port, roles: Vec::new(), protocol: None, within: Vec::new() }
+    }
+
+    /// What a rule of it speaks of.
+    pub(crate) fn target(&self) -> (To, Option<Ports>) {
+        (self.to.clone(), Some(Ports::one(self.port)))
     }
 
     /// The keys and values of its long form, each value in YAML's flow style; only `to` for the short form.

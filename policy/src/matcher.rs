@@ -65,15 +65,12 @@ impl Index {
         }
     }
 
-    /// Of rules with the very same target the stricter comes first, wherever they stand in the file.
+    /// Rules with the very same target come in the order of their ids, wherever they stand in the file.
     fn forget_order(&mut self, rules: &[Rule]) {
         let by_name = self.exact.values_mut().chain(self.below.values_mut()).chain(self.buckets.values_mut());
         let lists = by_name.chain(self.nets.values_mut()).chain([&mut self.bucket_globs]);
         for entries in lists.filter(|entries| entries.len() > 1) {
-            entries.sort_by_cached_key(|entry| {
-                let rule = entry.rule(rules);
-                (rule.within.is_empty(), rule.protocol, rule.id.clone())
-            });
+            entries.sort_by_cached_key(|entry| entry.rule(rules).id.clone());
         }
     }
 

@@ -2,11 +2,13 @@
 //! takes back, and those of one target that disagree. It judges conservatively: what it names is so, and two rules that
 //! only together cover a third are not found.
 
+use std::collections::HashSet;
+
 use crate::decide::UnixTime;
 use crate::matcher::Entry;
 use crate::policy::{Policy, RoleId};
 use crate::ports::Ports;
-use crate::rule::{Effect, Mode, Rule, To};
+use crate::rule::{Effect, Mode, Protocol, Rule, To};
 
 /// Of the rules that cover a target only so many are looked at, so that many rules for one name take no time.
 const LOOKED_AT: usize = 64;
@@ -39,18 +41,27 @@ impl Policy {
     /// The overlaps among the rules that are in force at this time: at most one for each rule, the gravest.
     #[must_use]
     pub fn overlaps(&self, now: UnixTime) -> Vec<Overlap> {
-        let live = |(_, rule): &(u32, &Rule)| !rule.is_expired(now);
-        (0u32..).zip(&self.rules).filter(live).filter_map(|(at, rule)| self.overlap(at, rule, now)).collect()
+        let mut idle = HashSet::new();
+        let mut found = Vec::new();
+        for (at, rule) in (0u32..).zip(&self.rules).filter(|(_, rule)| !rule.is_expired(now)) {
+            let Some(overlap) = self.overlap(at, rule, now, &idle) else { continue };
+            if matches!(overlap.kind, OverlapKind::Duplicate | OverlapKind::Shadowed) {
+                idle.insert(at);
+            }
+            found.push(overlap);
+        }
+        found
     }
 
-    fn overlap(&self, at: u32, rule: &Rule, now: UnixTime) -> Option<Overlap> {
+    /// What has been found idle before makes no other rule idle: all that is found can be taken out together.
+    fn overlap(&self, at: u32, rule: &Rule, now: UnixTime, idle: &HashSet<u32>) -> Option<Overlap> {
         let found = |kind: OverlapKind| move |by: u32| Overlap { rule: at as usize, by: by as usize, kind };
         let denied = || self.denier(rule, now).map(found(OverlapKind::Denied));
-        let idle = || self.idled_by(at, rule, now).map(|(by, kind)| found(kind)(by));
+        let idled = || self.idled_by(at, rule, now, idle).map(|(by, kind)| found(kind)(by));
         let conflicting = || self.contradicted_by(at, rule, now).map(found(OverlapKind::Conflicting));
         match rule.effect {
-            Effect::Allow => denied().or_else(idle).or_else(conflicting),
-            Effect::Deny => idle(),
+            Effect::Allow => denied().or_else(idled).or_else(conflicting),
+            Effect::Deny => idled(),
         }
     }
 
@@ -64,13 +75,16 @@ impl Policy {
     }
 
     /// A rule without which, or with which alone, everything would be the same.
-    fn idled_by(&self, at: u32, rule: &Rule, now: UnixTime) -> Option<(u32, OverlapKind)> {
+    fn idled_by(&self, at: u32, rule: &Rule, now: UnixTime, idle: &HashSet<u32>) -> Option<(u32, OverlapKind)> {
         let index = match rule.effect {
             Effect::Allow => &self.allow,
             Effect::Deny => &self.deny,
         };
         let by = all_covered(rule, |target| {
-            let others = index.covering(&target.0, &self.rules).take(LOOKED_AT).filter(|entry| entry.rule != at);
+            let others = index
+                .covering(&target.0, &self.rules)
+                .take(LOOKED_AT)
+                .filter(|entry| entry.rule != at && !idle.contains(&entry.rule));
             for entry in others.filter(|entry| !entry.rule(&self.rules).is_expired(now)) {
                 if self.idles(entry, target, at, rule) {
                     return Some(entry);
@@ -82,7 +96,8 @@ impl Policy {
             }
             None
         })?;
-        let mutual = covers_all(rule, &self.rules[by as usize]);
+        let other = &self.rules[by as usize];
+        let mutual = covers_all(rule, other) && covers_all(other, rule);
         Some((by, if mutual { OverlapKind::Duplicate } else { OverlapKind::Shadowed }))
     }
 
@@ -90,12 +105,14 @@ impl Policy {
         let other = entry.rule(&self.rules);
         // Of two rules that cover one another the later one is the idle one.
         let later = entry.rule < at || !covers_all(rule, other);
-        later && outlives(other, rule) && asks_alike(other, rule) && entry_covers(entry, target, rule, &self.rules)
+        let alike = asks_alike(other, rule, &entry.of(&self.rules).1, &target.1);
+        later && outlives(other, rule) && alike && entry_covers(entry, target, rule, &self.rules)
     }
 
     fn stands_between(&self, entry: Entry, (_, ports): &Spoken, rule: &Rule) -> bool {
         let other = entry.rule(&self.rules);
-        !asks_alike(other, rule) && entry.of(&self.rules).1.meet(ports) && roles_meet(&other.roles, &rule.roles)
+        let other_ports = &entry.of(&self.rules).1;
+        !asks_alike(other, rule, other_ports, ports) && other_ports.meet(ports) && roles_meet(&other.roles, &rule.roles)
     }
 
     /// An earlier rule for one of its targets, for a common port and role, that asks for something else.
@@ -108,7 +125,7 @@ impl Policy {
                     && other_to == to
                     && other_ports.meet(ports)
                     && roles_meet(&other.roles, &rule.roles)
-                    && !asks_alike(other, rule)
+                    && !asks_alike(other, rule, other_ports, ports)
             };
             self.allow.covering(to, &self.rules).take(LOOKED_AT).find(contradicts).map(|entry| entry.rule)
         })
@@ -148,9 +165,21 @@ fn outlives(rule: &Rule, other: &Rule) -> bool {
     rule.expires.is_none_or(|end| other.expires.is_some_and(|other_end| other_end <= end))
 }
 
-/// Whether two rules ask the same of a connection that both allow, or deny it in the same mode.
-fn asks_alike(rule: &Rule, other: &Rule) -> bool {
-    rule.mode == other.mode && rule.protocol == other.protocol && rule.within == other.within
+/// Whether two rules ask the same of a connection that both allow, on the ports that both speak of; or deny it in the
+/// same mode.
+fn asks_alike(rule: &Rule, other: &Rule, ports: &Ports, other_ports: &Ports) -> bool {
+    let protocols = rule.effect == Effect::Deny || same_protocols(rule, other, ports, other_ports);
+    rule.mode == other.mode && rule.within == other.within && protocols
+}
+
+/// Ports 80 and 443 have a protocol by default, all others have another.
+fn same_protocols(rule: &Rule, other: &Rule, ports: &Ports, other_ports: &Ports) -> bool {
+    let same_on = |port: u16| rule.protocol_on(port) == other.protocol_on(port);
+    let elsewhere = rule.protocol.unwrap_or(Protocol::Any) == other.protocol.unwrap_or(Protocol::Any);
+    ports.common(other_ports).all(|range| {
+        let known = [80, 443].into_iter().filter(|port| range.holds(*port)).all(same_on);
+        known && (elsewhere || !range.has_beside(80, 443))
+    })
 }
 
 #[cfg(test)]

@@ -108,9 +108,13 @@ fn is_public_suffix(apex: &str) -> bool {
 }
 
 fn is_provider_suffix(apex: &str) -> bool {
-    let regional = apex.strip_suffix(".amazonaws.com").is_some_and(|region| !region.contains('.'));
-    regional || PROVIDER_SUFFIXES.contains(&apex)
+    let service = apex.split_once('.').is_some_and(|(_, parent)| PROVIDER_SERVICES.contains(&parent));
+    service || PROVIDER_SUFFIXES.contains(&apex)
 }
+
+/// Domains whose children are regions or services, below which strangers are given names.
+const PROVIDER_SERVICES: &[&str] =
+    &["amazonaws.com", "backblazeb2.com", "core.windows.net", "digitaloceanspaces.com", "wasabisys.com"];
 
 /// Domains in which strangers are given names although the public suffix list does not carry them.
 const PROVIDER_SUFFIXES: &[&str] = &[
@@ -119,12 +123,21 @@ const PROVIDER_SUFFIXES: &[&str] = &[
     "aws.dev",
     "azure.com",
     "azure.net",
+    "backblazeb2.com",
     "cloudapp.azure.com",
+    "cloudflarestorage.com",
     "core.windows.net",
+    "database.windows.net",
+    "digitaloceanspaces.com",
     "fastly.net",
+    "firebaseio.com",
     "googleusercontent.com",
     "oraclecloud.com",
+    "r2.cloudflarestorage.com",
     "sharepoint.com",
+    "storage.googleapis.com",
+    "vault.azure.net",
+    "wasabisys.com",
     "windows.net",
     "zendesk.com",
 ];

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::address::{Class, classify};
 use crate::decide::UnixTime;
+use crate::line::RuleLine;
 use crate::matcher::{Entry, Index};
 use crate::ports::Ports;
 use crate::rule::{Effect, Mode, Protocol, Rule, RuleDraft, To};
@@ -75,6 +76,14 @@ pub struct Policy {
     pub(crate) deny: Index,
     surroundings: Surroundings,
     tls_names: Vec<(Ports, Vec<RoleId>)>,
+}
+
+impl Draft {
+    /// The mode at this time, where no rule says another.
+    #[must_use]
+    pub fn mode_at(&self, now: UnixTime) -> Mode {
+        if self.audit_until.is_some_and(|end| now >= end) { Mode::Enforce } else { self.mode }
+    }
 }
 
 impl RoleId {
@@ -161,6 +170,32 @@ impl Policy {
             deny,
             surroundings,
         }
+    }
+
+    /// This policy with more allow rules, to try what they would change. Roles that it does not know are left out.
+    #[must_use]
+    pub fn plus<'a>(&self, lines: impl IntoIterator<Item = &'a RuleLine>) -> Self {
+        let mut draft = Draft {
+            mode: self.mode,
+            audit_until: self.audit_until,
+            private_answers: self.private_answers,
+            hash: self.hash.clone(),
+            roles: self.roles.clone(),
+            claims: self.claims.clone(),
+            rules: self.rules.clone(),
+        };
+        for line in lines {
+            let roles = line.roles.iter().filter_map(|role| self.role_named(role)).collect();
+            let within = line.within.clone();
+            draft.allow(RuleDraft { roles, within, protocol: line.protocol, ..RuleDraft::new(vec![line.target()]) });
+        }
+        Self::new(draft, self.surroundings.clone())
+    }
+
+    /// Whether there are roles beside the default one.
+    #[must_use]
+    pub fn has_roles(&self) -> bool {
+        self.roles.len() > 1
     }
 
     /// Identifies this policy in records.

@@ -20,6 +20,17 @@ impl PortRange {
         (first != 0 && first <= last).then_some(Self { first, last })
     }
 
+    /// Whether it holds some port beside these two, of which the first is the lower.
+    pub(crate) fn has_beside(self, low: u16, high: u16) -> bool {
+        let known = [low, high].into_iter().filter(|port| (self.first..=self.last).contains(port)).count();
+        usize::from(self.last - self.first) + 1 > known
+    }
+
+    /// Whether the port is in it.
+    pub(crate) fn holds(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+
     /// Reads `443` or `6379-6381`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -62,6 +73,12 @@ impl Ports {
     pub(crate) fn meet(&self, others: &Self) -> bool {
         let meets = |range: &PortRange| self.0.iter().any(|own| own.first <= range.last && range.first <= own.last);
         self.0.is_empty() || others.0.is_empty() || others.0.iter().any(meets)
+    }
+
+    /// What both have in common; nothing where one of them is every port.
+    pub(crate) fn common<'a>(&'a self, others: &'a Self) -> impl Iterator<Item = PortRange> + 'a {
+        let both = self.0.iter().flat_map(|own| others.0.iter().map(move |other| (own, other)));
+        both.filter_map(|(own, other)| PortRange::new(own.first.max(other.first), own.last.min(other.last)))
     }
 
     /// Whether the port is one of them.

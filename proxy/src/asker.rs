@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use egret_policy::{Asker, Policy, RoleId};
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 
 use crate::listener::Gateway;
 
@@ -18,33 +19,36 @@ pub trait Owners: Send + Sync + 'static {
     fn executable(&self, client: SocketAddr, server: SocketAddr) -> Result<String, String>;
 }
 
-/// What is known of a client before it says anything.
-#[derive(Clone, Debug, Default)]
+/// What can be observed of a client: looked for once, when the first policy asks for it.
+#[derive(Debug)]
 pub(crate) struct Observed {
-    pub(crate) port: u16,
-    pub(crate) executable: Option<String>,
+    port: u16,
+    /// The client's own address and the one it connected to.
+    ends: Option<(SocketAddr, SocketAddr)>,
+    executable: OnceCell<Option<String>>,
 }
 
 impl Observed {
-    /// Looks at who is there, if the policy asks for it.
-    pub(crate) async fn of(stream: &TcpStream, port: u16, policy: &Policy, gateway: &Gateway) -> Self {
-        let wanted = policy.has_executables().then_some(gateway.owners.as_ref()).flatten();
-        let Some(owners) = wanted.map(Arc::clone) else { return Self { port, executable: None } };
-        let (Ok(client), Ok(server)) = (stream.peer_addr(), stream.local_addr()) else { return Self { port, executable: None } };
-        let _turn = gateway.owner_lookups.acquire().await;
-        let looked = tokio::task::spawn_blocking(move || owners.executable(client, server)).await;
-        let executable = match looked.unwrap_or_else(|error| Err(error.to_string())) {
-            Ok(executable) => Some(executable),
-            Err(why) => {
-                gateway.observer.unattributed(&why);
-                None
-            }
-        };
-        Self { port, executable }
+    pub(crate) fn new(stream: &TcpStream, port: u16) -> Self {
+        let ends = stream.peer_addr().ok().zip(stream.local_addr().ok());
+        Self { port, ends, executable: OnceCell::new() }
     }
 
     /// The role, given what the request says.
-    pub(crate) fn role(&self, policy: &Policy, user: Option<&str>) -> RoleId {
-        policy.role_of(Asker { user, executable: self.executable.as_deref(), port: self.port })
+    pub(crate) async fn role(&self, policy: &Policy, gateway: &Gateway, user: Option<&str>) -> RoleId {
+        let executable = match policy.has_executables() {
+            true => self.executable.get_or_init(|| self.look(gateway)).await.as_deref(),
+            false => None,
+        };
+        policy.role_of(Asker { user, executable, port: self.port })
+    }
+
+    async fn look(&self, gateway: &Gateway) -> Option<String> {
+        let (client, server) = self.ends?;
+        let owners = gateway.owners.as_ref().map(Arc::clone)?;
+        let _turn = gateway.owner_lookups.acquire().await;
+        let looked = tokio::task::spawn_blocking(move || owners.executable(client, server)).await;
+        let executable = looked.unwrap_or_else(|error| Err(error.to_string()));
+        executable.inspect_err(|why| gateway.observer.unattributed(why)).ok()
     }
 }

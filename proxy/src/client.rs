@@ -22,7 +22,7 @@ const READ: usize = 4 * 1024;
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     pub(crate) said: BytesMut,
-    pub(crate) observed: Observed,
+    pub(crate) observed: Arc<Observed>,
     /// When its request must be whole. A trickled byte does not move it.
     pub(crate) deadline: Instant,
     /// Whether the yes has been said: after it, a refusal can only be a close.
@@ -33,7 +33,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(stream: TcpStream, port: u16, deadline: Instant) -> Self {
-        let observed = Observed { port, executable: None };
+        let observed = Arc::new(Observed::new(&stream, port));
         Self { stream, said: BytesMut::new(), observed, deadline, answered: false, greeted: false }
     }
 

@@ -10,7 +10,6 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{timeout, timeout_at};
 
-use crate::asker::Observed;
 use crate::client::Client;
 use crate::connect::connect;
 use crate::fault::{DnsFault, Fault, Stop};
@@ -34,8 +33,8 @@ pub(crate) struct Slots {
 pub(crate) async fn serve(mut client: Client, gateway: Arc<Gateway>, mut record: Open, mut slots: Slots) {
     let policy = gateway.policy();
     policy.hash().clone_into(&mut record.policy);
-    client.observed = Observed::of(&client.stream, client.observed.port, &policy, &gateway).await;
-    policy.role_name(client.observed.role(&policy, None)).clone_into(&mut record.role);
+    let role = client.observed.role(&policy, &gateway, None).await;
+    policy.role_name(role).clone_into(&mut record.role);
     let stop = match greet(&mut client, &gateway, &mut record, &slots).await {
         Ok(Via::Forward) => return forward::serve(client, gateway, record, slots).await,
         Ok(via) => match tunnel(&mut client, via, &gateway, &policy, &mut record, &mut slots).await {
@@ -115,7 +114,7 @@ async fn who_and_what(
     policy: &Policy,
     record: &mut Record,
 ) -> Result<(Request, Option<Flight>), Stop> {
-    let role = client.observed.role(policy, asked.user.as_deref());
+    let role = client.observed.role(policy, gateway, asked.user.as_deref()).await;
     policy.role_name(role).clone_into(&mut record.role);
     record.target = Some(asked.target.clone());
     let request = Request::new(asked.target, role, now());

@@ -35,7 +35,7 @@ use crate::revoke::{Live, revoked};
 
 /// Serves a client that sends absolute-form requests.
 pub(crate) async fn serve(client: Client, gateway: Arc<Gateway>, record: Open, slots: Slots) {
-    let scope = Scope::Each { observed: client.observed.clone() };
+    let scope = Scope::Each { observed: Arc::clone(&client.observed) };
     let forwarder = Forwarder::new(gateway, scope, None, record, slots.handshake);
     forwarder.run(client, slots.connection).await;
 }
@@ -60,7 +60,7 @@ pub(crate) async fn inside(
 /// Whom the requests may name.
 enum Scope {
     /// Each is admitted on its own, by the policy of its time, for whoever its credentials and its socket say is asking.
-    Each { observed: Observed },
+    Each { observed: Arc<Observed> },
     /// The host of a tunnel, permitted already.
     One(Box<Permit>),
 }
@@ -231,7 +231,7 @@ impl Forwarder {
             Scope::Each { observed } => {
                 let asked = message::absolute_target(&request)?;
                 entry.target = Some(asked.clone());
-                let role = observed.role(policy, message::user(&request).as_deref());
+                let role = observed.role(policy, &self.gateway, message::user(&request).as_deref()).await;
                 (self.permit(asked.clone(), role, policy, entry)?, asked)
             }
             Scope::One(permit) => {
@@ -278,6 +278,7 @@ impl Forwarder {
     async fn reach(&self, kept: &mut Option<Kept>, permit: &mut Permit, entry: &mut RequestRecord) -> Result<(), Stop> {
         if let Some(address) = kept.as_ref().and_then(|kept| kept.leads_to(permit.target())) {
             permit.vet(&[address])?;
+            entry.would_deny = permit.would_deny().cloned();
             self.record().went_to(entry);
             return self.goes_to(address, permit);
         }

@@ -71,7 +71,7 @@ struct Told {
 impl Told {
     fn of(text: &Text, config: Config) -> Self {
         let mut found = config.lints(now(), config.has_executables() && egret_flows::others_visible());
-        let (rules, tests, mode) = (config.draft.rules().len(), config.tests.len(), config.draft.mode);
+        let (rules, tests, mode) = (config.draft.rules().len(), config.tests.len(), config.draft.mode_at(now()));
         let failed = failed_tests(config);
         let count = failed.len();
         found.extend(failed);

@@ -63,7 +63,8 @@ impl Base {
             eprintln!("egret: left out {}: {}", left.shown(), left.mark);
         }
         if learnt.rules.is_empty() {
-            eprintln!("egret: the base admits everything that was seen");
+            let rest = if learnt.left_out.is_empty() { "everything that was seen" } else { "everything else" };
+            eprintln!("egret: the base admits {rest}");
             return Ok(());
         }
         let lines: Vec<RuleLine> = learnt.rules.iter().map(|learn| learn.line.clone()).collect();

@@ -10,6 +10,8 @@ use super::yaml::Place;
 
 /// Longer lines are not shown: nobody finds a caret in them, and drawing them takes long.
 const MAX_LINE: usize = 2_000;
+/// The longest message in characters; a policy may hold words of any length.
+const MAX_MESSAGE: usize = 500;
 /// More than these are counted, not shown: nobody reads on.
 const MAX_SHOWN: usize = 100;
 
@@ -143,7 +145,7 @@ pub struct Diagnostics {
 impl Diagnostic {
     pub(super) fn new(severity: Severity, code: Code, at: Place, message: impl Into<String>, help: Option<&str>) -> Self {
         let (line, column) = (at.line.max(1), at.column.max(1));
-        Self { severity, code, message: message.into(), help: help.map(str::to_owned), line, column, at }
+        Self { severity, code, message: shown(&message.into()), help: help.map(shown), line, column, at }
     }
 
     pub(super) fn error(code: Code, at: Place, message: impl Into<String>, help: Option<&str>) -> Self {
@@ -209,6 +211,13 @@ impl Diagnostics {
         }
         renderer.render(&[group])
     }
+}
+
+/// A text for a terminal: short, and nothing in it that steers.
+fn shown(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let cut = if text.chars().nth(MAX_MESSAGE).is_some() { "…" } else { "" };
+    text.chars().take(MAX_MESSAGE).map(plain).chain(cut.chars()).collect()
 }
 
 /// The nearest place at or before this one where a character begins.

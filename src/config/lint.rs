@@ -6,6 +6,7 @@ use egret_policy::{Effect, Mode, NamePattern, OverlapKind, Policy, Rule, Surroun
 use super::Config;
 use super::diagnose::{Code, Diagnostic};
 use super::yaml::Place;
+use crate::replay::counted;
 
 /// How long before its end a rule is warned of, in seconds: 14 days.
 const SOON: i64 = 14 * DAY;
@@ -83,8 +84,8 @@ fn end(expires: Option<UnixTime>, what: &str, at: Place, now: UnixTime) -> Optio
     let left = expires?.0.saturating_sub(now.0);
     let (code, when) = match left {
         ..=0 => (Code::Expired, "has ended".to_owned()),
-        1..DAY => (Code::Expiring, "ends today".to_owned()),
-        DAY..=SOON => (Code::Expiring, format!("ends in {} days", left / DAY)),
+        1..DAY => (Code::Expiring, "ends within a day".to_owned()),
+        DAY..=SOON => (Code::Expiring, format!("ends in {}", counted(left.unsigned_abs() / DAY.unsigned_abs(), "day"))),
         _ => return None,
     };
     Some(Diagnostic::warning(code, at, format!("{what} {when}"), Some("renew the date, or remove it")))

@@ -132,8 +132,21 @@ impl Findings {
     }
 }
 
+/// The longest word that a nearer one is looked for.
+const MAX_WORD: usize = 64;
+
+/// The first few of what is known.
+pub(super) fn some_of(known: &[&str]) -> String {
+    let more = if known.len() > 20 { ", …" } else { "" };
+    format!("{}{more}", known[..known.len().min(20)].join(", "))
+}
+
 /// The known word that a misspelt one is nearest to, or that it begins.
 pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let known: Vec<&str> = known.iter().copied().filter(|known| known.len() <= MAX_WORD).collect();
+    if word.len() > MAX_WORD {
+        return None;
+    }
     if let Some(longer) = known.iter().find(|known| word.len() > 2 && known.starts_with(word)) {
         return Some(longer);
     }

@@ -12,6 +12,9 @@ use super::yaml::Node;
 /// The keys of a role.
 pub(super) const ROLE: &[&str] = &["port", "proxy-user", "exe"];
 
+/// More roles than this are a mistake; each is a label of metrics.
+const MAX_ROLES: usize = 1_000;
+
 /// By what roles are told so far.
 #[derive(Default)]
 struct Claims {
@@ -26,6 +29,11 @@ impl<'t> Reader<'t> {
         let mut written: Vec<_> = roles.iter().collect();
         written.sort_by_key(|(name, ..)| *name);
         let mut claims = Claims::default();
+        if written.len() > MAX_ROLES {
+            let message = format!("{} roles are more than {MAX_ROLES}", written.len());
+            self.found.note(Code::Conflict, roles.at, message, Some("a role is a kind of client, not a client"));
+            written.truncate(MAX_ROLES);
+        }
         for (name, key, node) in written {
             self.role_name(name, key);
             let Some(fields) = self.found.map(node, "a role", ROLE) else { continue };

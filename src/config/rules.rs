@@ -26,6 +26,9 @@ pub(super) const PROTOCOLS: &[(&str, Protocol)] =
     &[("tls", Protocol::Tls), ("http", Protocol::Http), ("tcp", Protocol::Tcp), ("any", Protocol::Any)];
 pub(super) const MODES: &[(&str, Mode)] = &[("audit", Mode::Audit), ("enforce", Mode::Enforce)];
 
+/// The most targets that all uses of sets may stand for together: a set is copied into each rule that uses it.
+const MAX_EXPANDED: usize = 250_000;
+
 /// A host or network of a rule, with the port that was written beside it.
 type Target = (To, Option<Ports>);
 
@@ -135,7 +138,7 @@ impl<'t> Reader<'t> {
             within,
             mode: fields.get("mode").and_then(|word| self.found.word(word, "`mode:`", MODES)),
             expires: fields.get("expires").and_then(|date| self.instant(date, "`expires:`")),
-            note: fields.get("note").and_then(|note| self.found.text(note, "`note:`")).map(str::to_owned),
+            note: fields.get("note").and_then(|note| self.found.text(note, "`note:`")).map(one_line),
             ..RuleDraft::new(to)
         }
     }
@@ -169,13 +172,19 @@ impl<'t> Reader<'t> {
         let Some(name) = text.strip_prefix('$') else { return self.target(text, at).map(|target| vec![target]) };
         if let Some(set) = self.sets.get_mut(name) {
             set.used = true;
-            return set.members.clone();
+            self.expanded += set.members.as_ref().map_or(0, Vec::len);
+            if self.expanded <= MAX_EXPANDED {
+                return set.members.clone();
+            }
+            let help = "name the set in one rule with all its roles and ports, instead of in many";
+            let message = format!("the sets of this policy stand for more than {MAX_EXPANDED} targets");
+            return self.found.refuse(Code::Conflict, at, message, Some(help));
         }
         let known: Vec<&str> = self.sets.keys().map(String::as_str).collect();
         let help = match super::read::nearest(name, &known) {
             Some(near) => format!("did you mean ${near}?"),
             None if known.is_empty() => "there are no `sets:`".to_owned(),
-            None => format!("sets are: {}", known.join(", ")),
+            None => format!("sets are: {}", super::read::some_of(&known)),
         };
         self.found.refuse(Code::UnknownName, at, format!("there is no set named {name}"), Some(&help))
     }
@@ -358,6 +367,12 @@ impl<'t> Reader<'t> {
             self.lints.push(Diagnostic::remark(Code::AuditWithoutEnd, fields.at, message, Some("add `expires:`")));
         }
     }
+}
+
+/// A note stands in answers, records and on terminals: one line, nothing that steers.
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
+    words.join(" ")
 }
 
 /// The ids that rules have been given.

@@ -10,7 +10,8 @@ use crate::config::yaml::{Node, Value, parse};
 pub(crate) fn extended(text: &str, rules: &[RuleLine]) -> Option<String> {
     let (root, broken) = parse(text);
     let root = root.filter(|_| broken.is_empty())?;
-    let newline = if text.contains("\r\n") { "\r\n" } else { "\n" };
+    let (all, carriage) = (text.matches('\n').count(), text.matches("\r\n").count());
+    let newline = if carriage * 2 > all { "\r\n" } else { "\n" };
     let editor = Editor { text, newline, rules };
     let (at, added) = editor.insertion(&root)?;
     Some(format!("{}{added}{}", &text[..at], &text[at..]))
@@ -56,9 +57,11 @@ impl Editor<'_> {
             if flow {
                 return self.in_flow_map(egress, entries, &format!("\"allow\": [{}]", self.flow_items()));
             }
-            let (first, _) = entries.first()?;
-            let (start, indent) = self.line_start(first.at.start)?;
-            return Some((start, format!("{indent}allow:{n}{}", self.items(&format!("{indent}  ")), n = self.newline)));
+            // Behind the last key: a comment above a key belongs to it.
+            let ((first, _), (key, value)) = (entries.first()?, entries.last()?);
+            let (_, indent) = self.line_start(first.at.start)?;
+            let lines = format!("{indent}allow:{n}{}", self.items(&format!("{indent}  ")), n = self.newline);
+            return self.after_line(value.at.end.max(key.at.end), &lines);
         };
         match &allow.value {
             Value::List { items, flow: true } => self.in_flow_list(allow, items),

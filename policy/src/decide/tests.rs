@@ -447,3 +447,20 @@ fn a_role_more_changes_no_id() {
     assert_eq!(id(&["web"]), id(&["alpha", "web"]));
     assert_ne!(id(&["web"]), id(&["alpha"]));
 }
+
+#[test]
+fn of_rules_with_one_target_the_stricter_is_used_in_every_order() {
+    let tls = |text: &str| RuleDraft { protocol: Some(Protocol::Tls), ..rule(text) };
+    let narrow = |text: &str| RuleDraft { within: vec!["10.0.0.0/8".parse().unwrap()], ..rule(text) };
+    for (one, other, protocol, within) in [
+        (rule("a.test:8443"), tls("a.test:8443"), Protocol::Tls, 0),
+        (rule("a.test:8443"), narrow("a.test:8443"), Protocol::Any, 1),
+        (RuleDraft { mode: Some(Mode::Audit), ..tls("a.test:8443") }, rule("a.test:8443"), Protocol::Any, 0),
+    ] {
+        for rules in [[one.clone(), other.clone()], [other, one]] {
+            let policy = policy(|draft| rules.into_iter().for_each(|rule| draft.allow(rule)));
+            let permit = admit(&policy, "a.test:8443").unwrap();
+            assert_eq!((permit.protocol(), permit.rule().unwrap().within().len()), (protocol, within));
+        }
+    }
+}

@@ -63,6 +63,19 @@ fn each_kind_is_named_for_what_it_is() {
     assert_eq!(found(&[allow("x.a.test"), deny("*.a.test")]), [(0, 1, Denied)]);
     let tcp = Written { protocol: Some(Protocol::Tcp), ..allow("a.test") };
     assert_eq!(found(&[allow("a.test"), tcp]), [(1, 0, Conflicting)]);
+    let tls = Written { protocol: Some(Protocol::Tls), ..allow("a.test") };
+    assert_eq!(found(&[allow("a.test"), tls]), [(1, 0, Duplicate)], "443 is TLS anyway");
+    let any = |ports| Written { to: vec![("a.test".into(), Some(ports))], protocol: Some(Protocol::Any), ..allow("") };
+    let plain = |ports| Written { protocol: None, ..any(ports) };
+    assert_eq!(found(&[plain((8080, 8090)), any((8080, 8090))]), [(1, 0, Duplicate)]);
+    assert_eq!(found(&[plain((440, 450)), any((440, 450))]), [(1, 0, Conflicting)], "443 is among them");
+}
+
+#[test]
+fn what_is_named_idle_can_be_taken_out_together() {
+    let both = Written { to: vec![("a.test".into(), None), ("b.test".into(), None)], ..allow("") };
+    let shadowed = [(0, 2, OverlapKind::Shadowed), (1, 2, OverlapKind::Shadowed)];
+    assert_eq!(found(&[allow("a.test"), allow("b.test"), both]), shadowed);
 }
 
 #[test]
@@ -133,6 +146,12 @@ proptest! {
     #[test]
     fn rules_named_idle_change_no_verdict(rules in prop::collection::vec(written(), 1..6)) {
         let whole = policy(&rules);
+        let idle: Vec<usize> = whole.overlaps(NOW).iter()
+            .filter(|overlap| matches!(overlap.kind, OverlapKind::Duplicate | OverlapKind::Shadowed))
+            .map(|overlap| overlap.rule).collect();
+        let kept: Vec<Written> =
+            rules.iter().enumerate().filter(|(at, _)| !idle.contains(at)).map(|(_, rule)| rule.clone()).collect();
+        prop_assert!(verdicts(&whole) == verdicts(&policy(&kept)), "all that is idle, taken out together: {idle:?}");
         for overlap in whole.overlaps(NOW) {
             let mut less = rules.clone();
             less.remove(overlap.rule);
@@ -144,7 +163,7 @@ proptest! {
                     verdicts(&whole).iter().zip(verdicts(&policy(&less))).all(|(with, without)| with.is_err() || without.is_ok()),
                     "{:?}", overlap
                 ),
-                OverlapKind::Conflicting => prop_assert_ne!(rules[overlap.rule].protocol, rules[overlap.by].protocol),
+                OverlapKind::Conflicting => prop_assert!(rules[overlap.rule].protocol != rules[overlap.by].protocol),
             }
         }
     }

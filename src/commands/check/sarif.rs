@@ -38,7 +38,7 @@ fn result(found: &Diagnostics, one: &Diagnostic) -> Value {
         "level": level,
         "message": { "text": text },
         "locations": [{ "physicalLocation": {
-            "artifactLocation": { "uri": found.origin },
+            "artifactLocation": { "uri": uri(&found.origin) },
             "region": {
                 "startLine": one.line,
                 "startColumn": one.column,
@@ -47,4 +47,10 @@ fn result(found: &Diagnostics, one: &Diagnostic) -> Value {
             },
         } }],
     })
+}
+
+/// A path as a relative reference (RFC 3986): everything but unreserved characters and slashes is percent-encoded.
+fn uri(path: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    path.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
