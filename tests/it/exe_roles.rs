@@ -12,6 +12,8 @@ use std::thread;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::client::connect;
+use crate::support::http1::Response;
 use crate::support::journal::write;
 use crate::support::programs::{Output, require};
 use crate::support::rules::{LOCALHOST, local, policy};
@@ -192,6 +194,27 @@ fn a_reload_brings_and_takes_roles_by_executable() {
     egret.event("policy", |event| event["result"] == "loaded" && event["policy"] != loaded["policy"]);
     site.fetch(&fetch, proxy(&egret), "fetch");
     assert_refused(&egret.wait_records(3)[2], "default");
+}
+
+#[test]
+fn a_connection_held_through_a_reload_has_its_role_from_the_next_request_on() {
+    let site = Site::new();
+    let me = std::env::current_exe().and_then(fs::canonicalize).expect("this test has an executable");
+    let server = site.servers[0].1.port();
+    let others = policy(&site.dns, &[local("fetch.test", server, "as: http, for: [default]")]);
+    let egret = Egret::with_policy(&others).start();
+    let mut held = connect(egret.proxy());
+    let mut ask = || {
+        write!(held, "GET http://fetch.test:{server}/ HTTP/1.1\r\nHost: fetch.test:{server}\r\n\r\n")
+            .expect("a request is taken");
+        Response::read(&mut held).expect("an answer")
+    };
+    assert_eq!(ask().status, 200);
+    egret.rewrite_policy(&format!("{others}roles: {{ me: {{ exe: {} }} }}\n", me.display()));
+    egret.event("policy", |event| event["result"] == "loaded");
+    let refused = ask();
+    assert_eq!((refused.status, refused.header("x-egret-reason")), (403, Some("role_not_listed")), "{}", refused.head);
+    assert_eq!(egret.event("request", |event| event["decision"] == "deny")["role"], "me");
 }
 
 #[test]

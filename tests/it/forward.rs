@@ -494,3 +494,19 @@ fn p25_http_in_disguise_inside_a_tunnel_is_judged_all_the_same() {
     assert_eq!(site.egret.record(|record| record["reason"] == "malformed")["decision"], "deny");
     assert_eq!(site.upstream.final_bytes(), 0);
 }
+
+#[test]
+fn audit_notes_every_request_of_a_kept_connection() {
+    let site = Site::new();
+    let allow = local("allowed.test", site.upstream.port(), "as: http, id: web");
+    let noted = policy(&site.dns, &[allow]).replace("dns:", "  deny: [{ id: noted, to: 127.0.0.0/8, mode: audit }]\ndns:");
+    let egret = Egret::with_policy(&noted).start();
+    let mut client = connect(egret.proxy());
+    for _ in 0..2 {
+        assert_eq!(ask(&mut client, &site.request("GET", "/", "")).status, 200);
+    }
+    drop(client);
+    egret.only_record();
+    let decisions: Vec<_> = egret.events("request").iter().map(|event| event["decision"].clone()).collect();
+    assert_eq!(decisions, ["would_deny", "would_deny"]);
+}
