@@ -130,6 +130,9 @@ impl Policy {
                 continue;
             }
             let audit = self.allowing(entry).mode == Some(Mode::Audit);
+            if !audit && !entry.shared && best.is_none() {
+                return Some(entry);
+            }
             let kept = if audit { &mut in_audit } else { &mut best };
             *kept = Some(kept.map_or(entry, |kept| self.stricter(kept, entry, request.target.port)));
         }

@@ -17,6 +17,8 @@ use crate::s3::{BucketPattern, S3Host, S3Rule};
 pub(crate) struct Entry {
     pub(crate) rule: u32,
     pub(crate) target: u32,
+    /// Whether others may have the very same target.
+    pub(crate) shared: bool,
 }
 
 /// The rules of one effect, by what they speak of.
@@ -46,7 +48,7 @@ impl Index {
 
     fn insert(&mut self, at: u32, rule: &Rule) {
         for (target, (to, _)) in (0u32..).zip(&rule.to) {
-            let entry = Entry { rule: at, target };
+            let entry = Entry { rule: at, target, shared: false };
             match to {
                 To::Name(NamePattern::Exact(name)) => push(&mut self.exact, name.as_str(), entry),
                 To::Name(NamePattern::Below(apex)) => push(&mut self.below, apex.as_str(), entry),
@@ -71,6 +73,7 @@ impl Index {
         let lists = by_name.chain(self.nets.values_mut()).chain([&mut self.bucket_globs]);
         for entries in lists.filter(|entries| entries.len() > 1) {
             entries.sort_by_cached_key(|entry| entry.rule(rules).id.clone());
+            entries.iter_mut().for_each(|entry| entry.shared = true);
         }
     }
 
