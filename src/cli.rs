@@ -99,7 +99,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE", env = "EGRET_JOURNAL")]
     pub(crate) journal: Option<String>,
     /// After SIGTERM, serve this long for the app that drains too [default: 10]
-    #[arg(long, value_name = "SECONDS", env = "EGRET_DRAIN")]
+    #[arg(long, value_name = "SECONDS", env = "EGRET_DRAIN", value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub(crate) drain: Option<u64>,
     /// The most client connections at one time [default: 16384]
     #[arg(long, value_name = "N", env = "EGRET_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
@@ -126,7 +126,7 @@ pub(crate) struct CheckArgs {
     /// Warnings are findings too: exit 1
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Judge what this journal holds as if the policy enforced; may be repeated; - is stdin
+    /// Judge what these journals hold as if the policy enforced; - is stdin. Write FILE before it
     #[arg(long, value_name = "JOURNAL", num_args = 1..)]
     pub(crate) replay: Vec<PathBuf>,
     /// How to print

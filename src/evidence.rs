@@ -26,6 +26,8 @@ pub(crate) struct Observation {
     pub(crate) address: Option<IpAddr>,
     /// The name that was shown for a literal address did not resolve to it.
     pub(crate) elsewhere: bool,
+    /// A deny rule spoke against it.
+    pub(crate) unwanted: bool,
 }
 
 /// Who asked for what.
@@ -175,6 +177,7 @@ impl Observation {
             shown: if request { Shown::Http } else { shown(text("sni"), reason, outcome) },
             address: socket.or(refused).or(literal),
             elsewhere: reason == Some(Reason::AddressNotOfName),
+            unwanted: reason == Some(Reason::DenyRule),
         })
     }
 

@@ -207,6 +207,9 @@ impl Learner<'_> {
 
     /// Why an observation is not learnt from.
     fn objection(&self, seen: &Observation) -> Option<String> {
+        if seen.unwanted {
+            return Some("denied".to_owned());
+        }
         let mark = Mark::of(seen);
         if let Some(mark) = mark.filter(|mark| !self.include.contains(mark)) {
             return Some(mark.word());

@@ -85,9 +85,9 @@ impl Replay {
         replay
     }
 
-    /// Whether the policy would break what worked, or may.
-    pub(crate) fn would_deny(&self) -> bool {
-        !self.would_deny.is_empty() || self.unjudged > 0
+    /// Whether the policy would break what worked, or may, or there was nothing to judge, which proves nothing.
+    pub(crate) fn is_negative(&self) -> bool {
+        !self.would_deny.is_empty() || self.unjudged > 0 || self.events == 0
     }
 
     pub(crate) fn text(&self) -> String {
@@ -98,6 +98,9 @@ impl Replay {
         section(&mut out, "let through by rules in audit:", '~', &self.by_audit_rules);
         if self.still_denied > 0 {
             let _ = writeln!(out, "still denied: {}", counted(self.still_denied, "event"));
+        }
+        if self.events == 0 {
+            out.push_str("nothing to judge: no connection or request is in the journals\n");
         }
         if self.unjudged > 0 {
             let _ = writeln!(out, "not judged, as there are too many: {}", counted(self.unjudged, "event"));

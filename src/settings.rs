@@ -2,6 +2,7 @@
 //! a note of where it came from.
 
 use std::fmt::Display;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -197,5 +198,10 @@ pub(crate) fn fixed(address: &str) -> SocketAddr {
 /// Diagnostics go to stderr; `EGRET_LOG` sets their level.
 pub(crate) fn init_diagnostics() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("EGRET_LOG").unwrap_or_else(|_| DEFAULT_LOG.into());
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
 }

@@ -50,9 +50,9 @@ reasons! {
     RoleNotListed = "role_not_listed",
     /// The rule that spoke of it has expired.
     RuleExpired = "rule_expired",
-    /// A deny rule.
+    /// A deny rule speaks against it, and deny beats allow.
     DenyRule = "deny_rule",
-    /// The rule itself is in audit: it lets through what it would deny.
+    /// Only a rule that is itself in audit allows it: without audit it would be refused.
     AuditRule = "audit_rule",
     /// A literal address that no address rule holds.
     AddressNotListed = "address_not_listed",
@@ -84,7 +84,7 @@ reasons! {
     HostMismatch = "host_mismatch",
     /// The client showed nothing by the deadline, and the rule wants to see it.
     NoFirstFlight = "no_first_flight",
-    /// More connections than the limit.
+    /// More connections are open than the limit allows.
     ConnectionLimit = "connection_limit",
 }
 

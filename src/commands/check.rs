@@ -3,9 +3,10 @@
 
 mod sarif;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use egret_policy::{Mode, Policy, Surroundings};
 use egret_proxy::now;
 use serde_json::{Value, json};
@@ -23,6 +24,7 @@ use crate::replay::{Replay, counted};
 /// is warned of; 2 if it is invalid.
 pub(crate) fn check(args: &CheckArgs) -> Outcome {
     let audit = args.mode() == Some(Mode::Audit);
+    usage(args).map_err(Failure::Usage)?;
     let source = Source::find(args.file.as_deref(), source::variable, audit).map_err(Failure::Usage)?;
     let text = source.read().map_err(Failure::Usage)?;
     let config = match config::load(&text, args.mode()) {
@@ -31,14 +33,26 @@ pub(crate) fn check(args: &CheckArgs) -> Outcome {
     };
     let told = Told::of(&text, config);
     let replay = replay(args, &text)?;
+    let strict = args.strict && told.found.count(Severity::Warning) > 0;
+    let negative = strict || told.failed > 0 || replay.as_ref().is_some_and(Replay::is_negative);
     match args.output {
-        CheckOutput::Text => told.print_text(&text, replay.as_ref())?,
+        CheckOutput::Text => told.print_text(&text, replay.as_ref(), negative)?,
         CheckOutput::Json => print_json(&told.json(replay.as_ref()))?,
         CheckOutput::Sarif => print_json(&sarif::log(&told.found))?,
     }
-    let strict = args.strict && told.found.count(Severity::Warning) > 0;
-    let negative = strict || told.failed > 0 || replay.is_some_and(|replay| replay.would_deny());
     if negative { Err(Failure::Negative) } else { Ok(()) }
+}
+
+/// What clap cannot tell: a policy that was taken for a journal, and a form that has no place for a replay.
+fn usage(args: &CheckArgs) -> anyhow::Result<()> {
+    let is_policy = |path: &PathBuf| path.extension().is_some_and(|end| end == "yaml" || end == "yml");
+    if let Some(policy) = args.replay.iter().find(|path| is_policy(path)) {
+        bail!("{} is taken for a journal: write the policy first, `egret check POLICY --replay JOURNAL`", policy.display());
+    }
+    if args.output == CheckOutput::Sarif && !args.replay.is_empty() {
+        bail!("SARIF has no place for a replay, which stands in no line of the policy: use --output json");
+    }
+    Ok(())
 }
 
 fn invalid(found: &Diagnostics, output: CheckOutput) -> Outcome {
@@ -78,7 +92,7 @@ impl Told {
         Self { found: Diagnostics::new(&text.origin, &text.yaml, found), failed: count, rules, tests, mode }
     }
 
-    fn print_text(&self, text: &Text, replay: Option<&Replay>) -> Outcome {
+    fn print_text(&self, text: &Text, replay: Option<&Replay>, negative: bool) -> Outcome {
         if !self.found.all.is_empty() {
             eprintln!("{}", self.found);
         }
@@ -91,7 +105,8 @@ impl Told {
             0 => String::new(),
             count => format!(", {}", counted(count as u64, "warning")),
         };
-        print(&format!("{}: ok ({rules}, {tests}, mode {}{warnings})\n", text.origin, self.mode))
+        let verdict = if negative { "not ok" } else { "ok" };
+        print(&format!("{}: {verdict} ({rules}, {tests}, mode {}{warnings})\n", text.origin, self.mode))
     }
 
     fn json(&self, replay: Option<&Replay>) -> Value {

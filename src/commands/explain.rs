@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use egret_policy::{
-    Denial, Explanation, Flight, Host, Name, NamePattern, NearMiss, Permit, Policy, Reason, Request, Rule, Sni, Target, To,
-    literal,
+    Denial, Explanation, Flight, Host, Name, NamePattern, NearMiss, Permit, Policy, Protocol, Reason, Request, Rule, Sni, Target,
+    To, literal,
 };
 use egret_proxy::{DnsServer, Resolve, Resolver, now};
 use ipnet::IpNet;
@@ -119,6 +119,9 @@ fn target(text: &str) -> anyhow::Result<Target> {
         Some((scheme, _)) => return Err(anyhow!("{scheme}:// says no port: write host:port")),
         None => (443, text),
     };
+    if text.parse::<IpNet>().is_ok() {
+        return Err(anyhow!("{text} is a network: ask for one address and port"));
+    }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
     if let Some(address) = literal(authority) {
         return Ok(Target { host: Host::Address(address), port: default });
@@ -215,6 +218,15 @@ impl Asking {
     }
 }
 
+fn first_flight(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tls => "must be TLS with this name",
+        Protocol::Http => "must be cleartext HTTP for this host",
+        Protocol::Any => "anything; TLS and HTTP are checked when they appear",
+        Protocol::Tcp => "anything, not looked at",
+    }
+}
+
 /// The longest look-up.
 const DNS: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -283,7 +295,12 @@ impl Answer<'_> {
         let Some(rule) = permit.rule() else { return String::new() };
         let note = rule.note().map(|note| format!("note: {note}\n")).unwrap_or_default();
         let until = rule.expires().map(|end| format!("expires: {}\n", crate::events::rfc3339_of(end))).unwrap_or_default();
-        format!("rule: {} ({}): {rule}\nfirst flight: must be {}\n{note}{until}", rule.id(), self.place(rule), permit.protocol())
+        format!(
+            "rule: {} ({}): {rule}\nfirst flight: {}\n{note}{until}",
+            rule.id(),
+            self.place(rule),
+            first_flight(permit.protocol())
+        )
     }
 
     fn denied_by(&self, denial: &Denial) -> String {

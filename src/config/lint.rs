@@ -11,6 +11,8 @@ use crate::replay::counted;
 /// How long before its end a rule is warned of, in seconds: 14 days.
 const SOON: i64 = 14 * DAY;
 const DAY: i64 = 86_400;
+/// Without its date an audit would go on for ever.
+const AUDIT_OVER: &str = "from then on it enforces: write `mode: enforce` without `audit-until:`, or set a later date";
 
 impl Config {
     /// Everything worth a word. `processes` says whether other processes can be looked at here.
@@ -21,11 +23,11 @@ impl Config {
         found.extend(self.no_rules());
         found.extend(policy.overlaps(now).iter().filter_map(|overlap| self.overlap(*overlap)));
         for (rule, at) in self.own_rules() {
-            found.extend(end(rule.expires(), "the rule", at, now));
+            found.extend(end(rule.expires(), "the rule", "set a later date, or remove the rule", at, now));
             found.extend(never_matches(rule, &policy, at, now));
             found.extend(apex_missing(rule, &policy, at));
         }
-        found.extend(self.audit_end.and_then(|at| end(self.draft.audit_until, "the audit", at, now)));
+        found.extend(self.audit_end.and_then(|at| end(self.draft.audit_until, "the audit", AUDIT_OVER, at, now)));
         found.extend(self.executables.iter().filter(|_| !processes).map(|(role, at)| not_visible(role, *at)));
         found
     }
@@ -80,7 +82,7 @@ impl Config {
 }
 
 /// An end that has come, or comes soon.
-fn end(expires: Option<UnixTime>, what: &str, at: Place, now: UnixTime) -> Option<Diagnostic> {
+fn end(expires: Option<UnixTime>, what: &str, help: &str, at: Place, now: UnixTime) -> Option<Diagnostic> {
     let left = expires?.0.saturating_sub(now.0);
     let (code, when) = match left {
         ..=0 => (Code::Expired, "has ended".to_owned()),
@@ -88,7 +90,7 @@ fn end(expires: Option<UnixTime>, what: &str, at: Place, now: UnixTime) -> Optio
         DAY..=SOON => (Code::Expiring, format!("ends in {}", counted(left.unsigned_abs() / DAY.unsigned_abs(), "day"))),
         _ => return None,
     };
-    Some(Diagnostic::warning(code, at, format!("{what} {when}"), Some("renew the date, or remove it")))
+    Some(Diagnostic::warning(code, at, format!("{what} {when}"), Some(help)))
 }
 
 /// An allow rule for names that no connection can have.
@@ -100,9 +102,11 @@ fn never_matches(rule: &Rule, policy: &Policy, at: Place, now: UnixTime) -> Opti
         To::Name(pattern) => Some((pattern, never(pattern, rule, policy, now)?)),
         To::Net(_) | To::S3(_) => None,
     })?;
-    Some(Diagnostic::warning(Code::NeverMatches, at, format!("{pattern} never matches: {why}"), Some("remove it")))
+    let help = if why == LOOPBACK { "add `within: [127.0.0.0/8]` if that is meant" } else { "remove it" };
+    Some(Diagnostic::warning(Code::NeverMatches, at, format!("{pattern} never matches: {why}"), Some(help)))
 }
 
+const LOOPBACK: &str = "localhost is loopback (RFC 6761), and no rule opens that space";
 /// The longest name below which there can be another, in octets (RFC 1035: 253 in all, a label and a dot less).
 const LONGEST_PARENT: usize = 251;
 
@@ -112,9 +116,7 @@ fn never(pattern: &NamePattern, rule: &Rule, policy: &Policy, now: UnixTime) -> 
     match top {
         "invalid" => Some("names under .invalid do not exist (RFC 6761)"),
         "onion" => Some("names under .onion are not resolved (RFC 7686)"),
-        "localhost" if rule.within().is_empty() && !opens_loopback(policy, now) => {
-            Some("localhost is loopback, which needs `within: [127.0.0.0/8]` (RFC 6761)")
-        }
+        "localhost" if rule.within().is_empty() && !opens_loopback(policy, now) => Some(LOOPBACK),
         _ if matches!(pattern, NamePattern::Below(apex) if apex.as_str().len() > LONGEST_PARENT) => {
             Some("no longer name fits into DNS (RFC 1035)")
         }

@@ -80,7 +80,9 @@ impl<'t> Reader<'t> {
     fn role_user(&mut self, fields: Fields<'_, 't>, id: RoleId, draft: &mut Draft, claims: &mut Claims) {
         let Some(node) = fields.get("proxy-user") else { return };
         let Some(user) = self.found.text(node, "`proxy-user:`") else { return };
-        if user.is_empty() || !claims.users.insert(user.to_owned()) {
+        if user.is_empty() {
+            self.found.note(Code::BadValue, node.at, "the user name is empty", Some("write the name that clients give"));
+        } else if !claims.users.insert(user.to_owned()) {
             self.found.note(
                 Code::Conflict,
                 node.at,

@@ -251,7 +251,9 @@ impl<'t> Reader<'t> {
         let ranges: Option<Vec<PortRange>> = ranges.into_iter().collect();
         match Ports::of(ranges?) {
             Some(ports) => Some(ports),
-            None => self.found.refuse(Code::EmptyList, node.at, "`ports:` is empty", Some("leave it out for 443")),
+            None => {
+                self.found.refuse(Code::EmptyList, node.at, "`ports:` is empty", Some("name at least one, or leave the key out"))
+            }
         }
     }
 

@@ -63,7 +63,7 @@ fn the_text_tells_what_would_change_and_what_to_add() {
         "newly allows 1 destination, 2 events:",
         "+ c.test:443  2  rule of-c",
         "still denied: 3 events",
-        &format!("{policy}: ok (2 rules, 0 tests, mode enforce"),
+        &format!("{policy}: not ok (2 rules, 0 tests, mode enforce"),
     ];
     assert_eq!(told.len(), expected.len(), "{}", output.stdout);
     assert_eq!(told[..6], expected[..6], "{}", output.stdout);
@@ -242,9 +242,19 @@ fn several_journals_and_stdin_are_one_and_broken_lines_never_decide() {
 }
 
 #[test]
-fn an_empty_journal_denies_nothing() {
-    let output = replay(&allowing(&["a.test"]), "", &[]);
-    assert!(output.code == 0 && output.stdout.starts_with("replay: 0 events, 0 destinations\n"), "{output:#?}");
+fn a_journal_without_events_proves_nothing() {
+    for journal in ["", "not of egret\n"] {
+        let output = replay(&allowing(&["a.test"]), journal, &[]);
+        assert!(output.code == 1 && output.stdout.contains("nothing to judge"), "{output:#?}");
+    }
+}
+
+#[test]
+fn a_policy_taken_for_a_journal_and_a_form_without_place_are_wrong_usage() {
+    let swallowed = run_egret(["check", "--replay", "-", "policy.yaml"], "");
+    assert!(swallowed.code == 2 && swallowed.stderr.contains("write the policy first"), "{swallowed:#?}");
+    let sarif = replay(&allowing(&["a.test"]), &journal(&[tls("a.test", 443)]), &["--output", "sarif"]);
+    assert!(sarif.code == 2 && sarif.stderr.contains("--output json"), "{sarif:#?}");
 }
 
 #[test]
