@@ -89,6 +89,8 @@ codes! {
     NeverMatches = "never-matches",
     /// A key that changes nothing where it stands.
     NoEffect = "no-effect",
+    /// A wide network that holds a metadata service among much else.
+    OpensMetadata = "opens-metadata",
     /// A role by executable, where other processes cannot be seen.
     ExeNotVisible = "exe-not-visible",
     /// A section that this version reads and does not serve.

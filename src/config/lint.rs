@@ -1,7 +1,11 @@
 //! What is valid in a policy and probably not meant: rules that change nothing, that never match, that have ended. What
 //! can be told from one key alone is noted while reading; here the rules are looked at together.
 
+use std::net::IpAddr;
+
 use egret_policy::{Effect, Mode, NamePattern, OverlapKind, Policy, Rule, Surroundings, To, UnixTime};
+
+use ipnet::IpNet;
 
 use super::Config;
 use super::diagnose::{Code, Diagnostic};
@@ -25,6 +29,7 @@ impl Config {
         for (rule, at) in self.own_rules() {
             found.extend(end(rule.expires(), "the rule", "set a later date, or remove the rule", at, now));
             found.extend(never_matches(rule, &policy, at, now));
+            found.extend(opens_metadata(rule, at));
             found.extend(apex_missing(rule, &policy, at));
         }
         found.extend(self.audit_end.and_then(|at| end(self.draft.audit_until, "the audit", AUDIT_OVER, at, now)));
@@ -91,6 +96,22 @@ fn end(expires: Option<UnixTime>, what: &str, help: &str, at: Place, now: UnixTi
         _ => return None,
     };
     Some(Diagnostic::warning(code, at, format!("{what} {when}"), Some(help)))
+}
+
+/// Networks shorter than this hold more than one kind of space, and hardly name the one that they open.
+const NARROW: u8 = 16;
+
+/// An allow rule whose networks hold a metadata service (credentials for whoever asks) without naming its space.
+fn opens_metadata(rule: &Rule, at: Place) -> Option<Diagnostic> {
+    let named = rule.to().iter().filter_map(|(to, _)| match to {
+        To::Net(net) => Some(net),
+        To::Name(_) | To::S3(_) => None,
+    });
+    let services: [IpAddr; 2] = [[169, 254, 169, 254].into(), [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254].into()];
+    let holds = |net: &&IpNet| net.prefix_len() < NARROW && services.iter().any(|service| net.contains(service));
+    let net = rule.within().iter().chain(named).find(holds).filter(|_| rule.effect() == Effect::Allow)?;
+    let message = format!("{net} holds the metadata service, which hands out credentials");
+    Some(Diagnostic::warning(Code::OpensMetadata, at, message, Some("name the networks that are needed, such as 10.0.0.0/8")))
 }
 
 /// An allow rule for names that no connection can have.
