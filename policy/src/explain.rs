@@ -62,7 +62,9 @@ impl Policy {
     /// something else.
     #[must_use]
     pub fn line_that_allows(&self, request: &Request, denial: &Denial, answer: Option<IpAddr>) -> Option<RuleLine> {
-        let role = Some(self.role_name(request.role())).filter(|role| *role != DEFAULT_ROLE);
+        // Where others have a rule of their own, nobody else is let in along with the default role.
+        let told_apart = denial.reason == Reason::RoleNotListed;
+        let role = Some(self.role_name(request.role())).filter(|role| told_apart || *role != DEFAULT_ROLE);
         let nearest = denial.rule.as_ref().and_then(|id| self.rules.iter().find(|rule| rule.id == *id));
         let mut line = RuleLine {
             roles: role.map(str::to_owned).into_iter().collect(),

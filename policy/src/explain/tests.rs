@@ -50,7 +50,7 @@ fn the_smallest_line_is_as_narrow_as_the_request() {
     assert_eq!(line("a.test:443", "default", None).unwrap(), "- a.test");
     assert_eq!(line("a.test:80", "default", None).unwrap(), "- a.test:80");
     assert_eq!(line("a.test:80", "web", None).unwrap(), "- { to: \"a.test:80\", for: [web] }");
-    assert_eq!(line("web.test:443", "default", None).unwrap(), "- web.test");
+    assert_eq!(line("web.test:443", "default", None).unwrap(), "- { to: \"web.test\", for: [default] }");
     assert_eq!(line("1.1.1.1:443", "default", None).unwrap(), "- 1.1.1.1");
     assert_eq!(line("[2001:db8::1]:53", "default", None).unwrap(), "- { to: \"2001:db8::1\", ports: [53] }");
     assert_eq!(line("[2001:db8::1]:443", "default", None).unwrap(), "- \"2001:db8::1\"");
