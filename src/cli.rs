@@ -10,6 +10,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
 use egret_policy::Mode;
 
 use crate::commands::explain::Shows;
+use crate::config::diagnose::Diagnostics;
 use crate::learn::Mark;
 use crate::{commands, run, settings};
 
@@ -279,6 +280,11 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// A policy that cannot be used, with everything that is wrong with it.
+    pub(crate) fn invalid(found: Diagnostics) -> Self {
+        Self::Usage(anyhow::anyhow!("the policy is invalid\n{found}"))
+    }
+
     fn exit_code(&self) -> u8 {
         match self {
             Self::Negative => 1,

@@ -4,7 +4,7 @@
 pub mod diagnose;
 mod lint;
 pub mod presets;
-mod read;
+pub(crate) mod read;
 mod roles;
 mod rules;
 mod sections;

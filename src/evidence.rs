@@ -3,13 +3,16 @@
 //! each as if it were made again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use egret_policy::{Denial, Flight, Host, Name, Permit, Policy, Reason, Request, Sni, Target, UnixTime};
+use egret_policy::{DEFAULT_ROLE, Denial, Flight, Host, Name, Permit, Policy, Reason, Request, Sni, Target, UnixTime};
+use serde::Serialize;
 use serde_json::Value;
 
+use crate::config::read::is_label;
 use crate::reading::{self, Missing};
 
 /// More observations than this, of what passed and of what was refused, are counted, not kept: an app can ask for as
@@ -31,7 +34,7 @@ pub(crate) struct Observation {
 }
 
 /// Who asked for what.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Destination {
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -145,6 +148,17 @@ impl Destination {
     }
 }
 
+/// Host and port, and the role if it is not the default one.
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port)?,
+            false => write!(f, "{}:{}", self.host, self.port)?,
+        }
+        if self.role == DEFAULT_ROLE { Ok(()) } else { write!(f, " as {}", self.role) }
+    }
+}
+
 impl Observation {
     /// From an event. Anything that asked for nothing gives `None`; so does a connection whose requests tell of it.
     fn of(event: &Value) -> Option<Self> {
@@ -157,6 +171,8 @@ impl Observation {
         let decision = text("decision").filter(|decision| matches!(*decision, "allow" | "would_deny" | "deny"))?;
         let port = u16::try_from(event["port"].as_u64()?).ok().filter(|port| *port != 0)?;
         let target = Target { host: host(text("host")?)?, port };
+        // Journals come from anywhere, and what they say ends up in files.
+        let role = text("role").filter(|role| is_label(role))?;
         let reason = text("reason").and_then(|code| Reason::ALL.iter().find(|reason| reason.code() == code).copied());
         let reached = if request { text("fault").is_none() } else { text("stage") == Some("relay") };
         let outcome = match (decision, reason) {
@@ -172,7 +188,7 @@ impl Observation {
             Host::Name(_) => None,
         };
         Some(Self {
-            destination: Destination { host: target.host.to_string(), port, role: role(text("role")?)? },
+            destination: Destination { host: target.host.to_string(), port, role: role.to_owned() },
             outcome,
             shown: if request { Shown::Http } else { shown(text("sni"), reason, outcome) },
             address: socket.or(refused).or(literal),
@@ -271,12 +287,6 @@ fn shown(sni: Option<&str>, reason: Option<Reason>, outcome: Outcome) -> Shown {
         (None, _) if outcome == Outcome::Reached => Shown::Bytes,
         (None, _) => Shown::Unknown,
     }
-}
-
-/// The name of a role as policies may have it. Journals come from anywhere; what they say ends up in files.
-fn role(text: &str) -> Option<String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    (!text.is_empty() && text.len() <= 64 && text.chars().all(plain)).then(|| text.to_owned())
 }
 
 /// A host as journals write it: IPv6 without brackets. Anything else is no evidence.

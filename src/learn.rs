@@ -315,7 +315,7 @@ fn protocol_for(seen: &[&Observation]) -> Result<Option<Protocol>, ()> {
     let wanted = match kinds.into_iter().collect::<Vec<_>>()[..] {
         [] => return Ok(None),
         [one] => one,
-        [.., Protocol::Tcp] | [Protocol::Tcp, ..] => Protocol::Tcp,
+        [.., Protocol::Tcp] => Protocol::Tcp,
         _ => Protocol::Any,
     };
     Ok(Some(wanted).filter(|wanted| *wanted != Protocol::of_port(port)))

@@ -138,8 +138,8 @@ impl Reloader {
     async fn prepare(&self, text: Text) -> anyhow::Result<(Arc<Policy>, Resolver)> {
         let (mode, surroundings) = (self.mode, self.surroundings.clone());
         let read = move || {
-            let config = config::load(&text, mode).map_err(|error| anyhow!("the policy is invalid\n{error}"))?;
-            let policy = Arc::new(Policy::new(config.draft.clone(), surroundings));
+            let mut config = config::load(&text, mode).map_err(|error| anyhow!("the policy is invalid\n{error}"))?;
+            let policy = Arc::new(Policy::new(std::mem::take(&mut config.draft), surroundings));
             Ok::<_, anyhow::Error>((config, policy))
         };
         let (config, policy) = tokio::task::spawn_blocking(read).await??;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use egret_policy::{DEFAULT_ROLE, Policy, Reason, UnixTime};
+use egret_policy::{Policy, Reason, UnixTime};
 use serde::Serialize;
 
 use crate::evidence::{Destination, Evidence, Observation};
@@ -32,9 +32,8 @@ pub(crate) struct Replay {
 /// One destination, and how often.
 #[derive(Debug, Serialize)]
 struct Change {
-    host: String,
-    port: u16,
-    role: String,
+    #[serde(flatten)]
+    destination: Destination,
     events: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -114,8 +113,7 @@ impl Replay {
 
 /// The change, if the verdict is another one now.
 fn change(seen: &Observation, policy: &Arc<Policy>, now: UnixTime) -> Option<(Kind, Change)> {
-    let Destination { host, port, role } = seen.destination.clone();
-    let change = Change { host, port, role, events: 0, reason: None, help: None, rule: None };
+    let change = Change { destination: seen.destination.clone(), events: 0, reason: None, help: None, rule: None };
     match (seen.passed(), seen.judge(policy, now)?) {
         (true, Err(denial)) => {
             Some((Kind::WouldDeny, Change { reason: Some(denial.reason.code()), help: Some(denial.help), ..change }))
@@ -139,14 +137,12 @@ fn section(out: &mut String, title: &str, sign: char, changes: &[Change]) {
     let events = changes.iter().map(|change| change.events).sum();
     let _ = writeln!(out, "{title} {}, {}:", counted(changes.len() as u64, "destination"), counted(events, "event"));
     for change in changes {
-        let host = if change.host.contains(':') { format!("[{}]", change.host) } else { change.host.clone() };
-        let role = if change.role == DEFAULT_ROLE { String::new() } else { format!(" as {}", change.role) };
         let why = match (change.reason, &change.help, &change.rule) {
             (Some(reason), Some(help), _) => format!("{reason}: {help}"),
             (_, _, Some(rule)) => format!("rule {rule}"),
             _ => String::new(),
         };
-        let _ = writeln!(out, "{sign} {host}:{}{role}  {}  {why}", change.port, change.events);
+        let _ = writeln!(out, "{sign} {}  {}  {why}", change.destination, change.events);
     }
 }
 

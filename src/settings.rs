@@ -6,7 +6,6 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::anyhow;
 use clap::parser::ValueSource;
 use egret_policy::Mode;
 use egret_proxy::{DnsServer, Limits};
@@ -54,7 +53,7 @@ impl Settings {
         let audit = mode == Some(Mode::Audit);
         let source = Source::find(args.policy.policy.as_deref(), source::variable, audit).map_err(Failure::Usage)?;
         let text = source.read().map_err(Failure::Usage)?;
-        let config = config::load(&text, mode).map_err(|error| Failure::Usage(anyhow!("the policy is invalid\n{error}")))?;
+        let config = config::load(&text, mode).map_err(Failure::invalid)?;
         let mut choice = Choice { args, text: &text, told: Vec::new() };
         choice.policy(&source, &config);
         let listen = Some(args.listen.clone()).filter(|listen| !listen.is_empty());

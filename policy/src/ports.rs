@@ -22,7 +22,7 @@ impl PortRange {
 
     /// Whether it holds some port beside these two, of which the first is the lower.
     pub(crate) fn has_beside(self, low: u16, high: u16) -> bool {
-        let known = [low, high].into_iter().filter(|port| (self.first..=self.last).contains(port)).count();
+        let known = [low, high].into_iter().filter(|port| self.holds(*port)).count();
         usize::from(self.last - self.first) + 1 > known
     }
 
@@ -84,7 +84,7 @@ impl Ports {
     /// Whether the port is one of them.
     #[must_use]
     pub fn contains(&self, port: u16) -> bool {
-        self.0.is_empty() || self.0.iter().any(|range| (range.first..=range.last).contains(&port))
+        self.0.is_empty() || self.0.iter().any(|range| range.holds(port))
     }
 }
 

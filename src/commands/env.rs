@@ -5,7 +5,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use anyhow::anyhow;
 use ipnet::IpNet;
 use serde_json::json;
 
@@ -45,7 +44,7 @@ fn as_seen_by_the_app(mut listen: SocketAddr) -> SocketAddr {
 /// What a policy says is reached without the proxy.
 fn direct_of(policy: &Path) -> Result<Vec<IpNet>, Failure> {
     let text = Source::File(policy.to_owned()).read().map_err(Failure::Usage)?;
-    let config = config::load(&text, None).map_err(|found| Failure::Usage(anyhow!("the policy is invalid\n{found}")))?;
+    let config = config::load(&text, None).map_err(Failure::invalid)?;
     Ok(config.direct)
 }
 

@@ -63,8 +63,7 @@ pub(crate) fn explain(args: &ExplainArgs) -> Outcome {
     let audit = args.policy.mode() == Some(egret_policy::Mode::Audit);
     let source = Source::find(args.policy.policy.as_deref(), source::variable, audit).map_err(Failure::Usage)?;
     let text = source.read().map_err(Failure::Usage)?;
-    let config =
-        config::load(&text, args.policy.mode()).map_err(|found| Failure::Usage(anyhow!("the policy is invalid\n{found}")))?;
+    let config = config::load(&text, args.policy.mode()).map_err(Failure::invalid)?;
     let (dns, direct) = (resolver_of(&config), config.direct.clone());
     let policy = in_force(config);
     let role = policy.role_named(&args.role).ok_or_else(|| Failure::Usage(anyhow!("there is no role named {}", args.role)))?;

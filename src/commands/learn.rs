@@ -60,7 +60,7 @@ impl Base {
     /// Prints the difference that adds what was learnt.
     fn change(&self, learnt: &Learnt) -> Outcome {
         for left in &learnt.left_out {
-            eprintln!("egret: left out {}: {}", left.shown(), left.mark);
+            eprintln!("egret: left out {}: {}", left.destination, left.mark);
         }
         if learnt.rules.is_empty() {
             let rest = if learnt.left_out.is_empty() { "everything that was seen" } else { "everything else" };
@@ -82,8 +82,7 @@ impl Base {
 
 /// The policy of a text, as if it enforced.
 pub(super) fn enforcing(text: &Text) -> Result<Arc<Policy>, Failure> {
-    let config = config::load(text, Some(Mode::Enforce));
-    let config = config.map_err(|error| Failure::Usage(anyhow!("the policy is invalid\n{error}")))?;
+    let config = config::load(text, Some(Mode::Enforce)).map_err(Failure::invalid)?;
     Ok(in_force(config))
 }
 

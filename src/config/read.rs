@@ -132,6 +132,13 @@ impl Findings {
     }
 }
 
+/// Whether a text may name a rule or a role: 1 to 64 letters, digits, `-`, `_` or `.`. Such names stand in records,
+/// metrics and files.
+pub(crate) fn is_label(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !text.is_empty() && text.len() <= 64 && text.chars().all(plain)
+}
+
 /// The longest word that a nearer one is looked for.
 const MAX_WORD: usize = 64;
 

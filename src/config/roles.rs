@@ -6,7 +6,7 @@ use egret_policy::{DEFAULT_ROLE, Draft, RoleId};
 
 use super::Reader;
 use super::diagnose::{Code, Diagnostic};
-use super::read::Fields;
+use super::read::{Fields, is_label};
 use super::yaml::Node;
 
 /// The keys of a role.
@@ -51,11 +51,10 @@ impl<'t> Reader<'t> {
 
     /// Role names stand in records and metrics.
     fn role_name(&mut self, name: &str, key: &Node<'t>) {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if name == DEFAULT_ROLE {
             let help = "give the role another name; default is whoever is no other role";
             self.found.note(Code::Conflict, key.at, "the role default is there already", Some(help));
-        } else if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+        } else if !is_label(name) {
             let message = "the name of a role is 1 to 64 letters, digits, `-`, `_` or `.`";
             self.found.note(Code::BadValue, key.at, message, Some("it stands in records and metrics: keep it plain"));
         }

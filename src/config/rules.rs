@@ -312,8 +312,7 @@ impl<'t> Reader<'t> {
 
     fn id(&mut self, node: &Node<'_>) -> Option<String> {
         let id = self.found.text(node, "`id:`")?;
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
+        if !super::read::is_label(id) {
             let message = "an id is 1 to 64 letters, digits, `-`, `_` or `.`";
             return self.found.refuse(Code::BadValue, node.at, message, Some("leave it out for a hash of the rule"));
         }

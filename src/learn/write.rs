@@ -48,22 +48,10 @@ fn left_out(out: &mut String, left_out: &[LeftOut]) {
     }
     let _ = writeln!(out, "\n# Left out; `egret learn --include MARK` takes them in:");
     for left in left_out.iter().take(MAX_LISTED) {
-        let _ = writeln!(out, "#   {}: {}, {}", left.shown(), left.mark, counted(left.events, "event"));
+        let _ = writeln!(out, "#   {}: {}, {}", left.destination, left.mark, counted(left.events, "event"));
     }
     if left_out.len() > MAX_LISTED {
         let _ = writeln!(out, "#   and {} more", left_out.len() - MAX_LISTED);
-    }
-}
-
-impl LeftOut {
-    /// Host and port, and the role if it is not the default one.
-    pub(crate) fn shown(&self) -> String {
-        let destination = &self.destination;
-        let host = if destination.host.contains(':') { format!("[{}]", destination.host) } else { destination.host.clone() };
-        match &*destination.role {
-            egret_policy::DEFAULT_ROLE => format!("{host}:{}", destination.port),
-            role => format!("{host}:{} as {role}", destination.port),
-        }
     }
 }
 
