@@ -1,0 +1,316 @@
+//! What one file is: its type, its attributes, the hash of its content. Which files are looked at, and what a difference
+//! means, is not decided here.
+//!
+//! A file is opened by name below a directory's descriptor, without following a link, and in a way that opens nothing yet
+//! (`O_PATH`, open(2)). Only when that descriptor says that it is a regular file is the very same inode opened for reading,
+//! through `/proc/self/fd`. So no name that is swapped meanwhile leads elsewhere, no FIFO blocks, no device is ever opened.
+//! All that a fingerprint says is of that one inode; if it changed between the first and the last look, all is read again.
+
+mod content;
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+
+pub use content::HashState;
+
+/// How often a file that changes while it is read is read anew before it is said to be [`HashState::Unstable`].
+const ATTEMPTS: usize = 3;
+
+/// A change less than this before the look may share its time with a later one: a kernel's file times advance by its
+/// tick, 10 ms at most (older than 6.13; later ones tell any two changes apart).
+const TICK: Duration = Duration::from_millis(20);
+
+/// Octets that a list of the names of extended attributes may take; a longer one is not read, each name is asked for.
+const LONGEST_XATTR_LIST: usize = 4096;
+
+/// What a file was when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Its type.
+    pub kind: Kind,
+    /// Permissions with the set-user-ID, set-group-ID and sticky bits: at most 0o7777.
+    pub mode: u16,
+    /// The owner's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+    /// Octets of a regular file; 0 for every other type, where the number means nothing.
+    pub size: u64,
+    /// When the content was changed, as the file says. Zero for a directory, where it tells only that some entry came or
+    /// went. Whoever owns the file can set it.
+    pub mtime: Stamp,
+    /// Flags that change what may be done with it (chattr(1)).
+    pub flags: Flags,
+    /// What a symbolic link says; never followed.
+    pub target: Option<Box<[u8]>>,
+    /// Those extended attributes that grant something, sorted.
+    pub xattrs: Box<[(Xattr, Box<[u8]>)]>,
+    /// The hash of the content, or why there is none.
+    pub hash: HashState,
+    /// Which inode it was. `None` in what was written for other machines.
+    pub inode: Option<Inode>,
+}
+
+/// The type of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A unix socket.
+    Socket,
+    /// A character device.
+    Character(Device),
+    /// A block device.
+    Block(Device),
+}
+
+/// The numbers of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Device {
+    /// Its driver.
+    pub major: u32,
+    /// Which of the driver's devices.
+    pub minor: u32,
+}
+
+/// A time as a file system keeps it: since 1970, UTC. It can be any number that somebody set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp {
+    /// Whole seconds, negative before 1970.
+    pub seconds: i64,
+    /// Nanoseconds after that, below 1,000,000,000.
+    pub nanos: u32,
+}
+
+/// Flags of an inode. Without events of their own: inotify(7) never tells of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Nothing may be changed.
+    pub immutable: bool,
+    /// Content may only be added at the end.
+    pub append: bool,
+}
+
+/// The extended attributes that are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Xattr {
+    /// `security.capability`: what whoever runs the file may do (capabilities(7)).
+    Capability,
+    /// `system.posix_acl_access`: who else may use it (acl(5)).
+    Access,
+    /// `system.posix_acl_default`: what new files in a directory get.
+    Default,
+}
+
+impl Xattr {
+    /// All of them, in their order.
+    pub const ALL: [Self; 3] = [Self::Capability, Self::Access, Self::Default];
+
+    /// The kernel's name of it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Capability => "security.capability",
+            Self::Access => "system.posix_acl_access",
+            Self::Default => "system.posix_acl_default",
+        }
+    }
+}
+
+/// Which inode it is, on one machine, while its file system is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Inode {
+    /// The device of its file system.
+    pub device: Device,
+    /// Its number, which is given anew once the inode is gone.
+    pub number: u64,
+    /// How many names it has; 1 for a directory.
+    pub links: u32,
+    /// When it was made, where the file system keeps that: it tells apart two inodes of one number.
+    pub born: Option<Stamp>,
+    /// When anything of it last changed: the kernel alone sets it. `None` if that was too shortly before the look for an
+    /// equal time to prove later that nothing changed.
+    pub changed: Option<Stamp>,
+}
+
+impl Fingerprint {
+    /// Looks at `name` in `directory`, and reads the content if it is a regular file of at most `largest` octets.
+    /// `name` should be one component: a link in the last one is not followed, in others it would be. It reads as fast as
+    /// the file system gives, and never waits for another process.
+    ///
+    /// # Errors
+    ///
+    /// What openat(2), statx(2), readlinkat(2) or getxattr(2) say: most often that the name is gone. Content that cannot
+    /// be read is no error, but a state of [`Fingerprint::hash`].
+    pub fn read(directory: impl AsFd, name: &OsStr, largest: u64) -> io::Result<Self> {
+        let mut attempt = 1;
+        loop {
+            let (mut found, steady) = Self::attempt(directory.as_fd(), name, largest)?;
+            if steady {
+                return Ok(found);
+            }
+            if attempt == ATTEMPTS {
+                if found.kind == Kind::File {
+                    found.hash = HashState::Unstable;
+                }
+                return Ok(found);
+            }
+            attempt += 1;
+        }
+    }
+
+    /// The fingerprint, and whether the file stayed the same while it was taken.
+    fn attempt(directory: BorrowedFd<'_>, name: &OsStr, largest: u64) -> io::Result<(Self, bool)> {
+        let file = rustix::fs::openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let before = stat(file.as_fd())?;
+        let mut found = Self::of_stat(&before, SystemTime::now());
+        let through = format!("/proc/self/fd/{}", file.as_raw_fd());
+        match found.kind {
+            Kind::File => found.hash = content::hash(&through, before.stx_size, largest),
+            Kind::Symlink => found.target = Some(rustix::fs::readlinkat(&file, "", Vec::new())?.into_bytes().into()),
+            _ => {}
+        }
+        if found.kind != Kind::Symlink {
+            found.xattrs = xattrs(&through)?;
+        }
+        let after = stat(file.as_fd())?;
+        Ok((found, same(&before, &after)))
+    }
+
+    /// All that one statx(2) tells.
+    fn of_stat(stat: &Statx, now: SystemTime) -> Self {
+        let kind = kind(stat);
+        let device = Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor };
+        let ctime = Stamp { seconds: stat.stx_ctime.tv_sec, nanos: stat.stx_ctime.tv_nsec };
+        let born = Stamp { seconds: stat.stx_btime.tv_sec, nanos: stat.stx_btime.tv_nsec };
+        let mtime = Stamp { seconds: stat.stx_mtime.tv_sec, nanos: stat.stx_mtime.tv_nsec };
+        Self {
+            kind,
+            mode: stat.stx_mode & 0o7777,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            size: if kind == Kind::File { stat.stx_size } else { 0 },
+            mtime: if kind == Kind::Directory { Stamp::default() } else { mtime },
+            flags: Flags {
+                immutable: stat.stx_attributes.contains(StatxAttributes::IMMUTABLE),
+                append: stat.stx_attributes.contains(StatxAttributes::APPEND),
+            },
+            target: None,
+            xattrs: Box::default(),
+            hash: HashState::NotRegular,
+            inode: Some(Inode {
+                device,
+                number: stat.stx_ino,
+                links: if kind == Kind::Directory { 1 } else { stat.stx_nlink },
+                born: (stat.stx_mask & StatxFlags::BTIME.bits() != 0).then_some(born),
+                changed: settled(ctime, now).then_some(ctime),
+            }),
+        }
+    }
+
+    /// Whether a file that gives this answer to statx(2) must still be what it was, without reading it: every number is
+    /// the same, the time of its last change too, and that time is proof.
+    pub(crate) fn still(&self, seen: &Statx, largest: u64) -> bool {
+        let Some(inode) = self.inode.filter(|inode| inode.changed.is_some()) else { return false };
+        let known = match self.hash {
+            HashState::Done(_) => self.size <= largest,
+            HashState::TooLarge => self.size > largest,
+            HashState::NotRegular => true,
+            HashState::Unstable | HashState::Unreadable(_) => false,
+        };
+        // Its time of change, proof or not.
+        let long_after = UNIX_EPOCH + Duration::from_secs(u64::MAX >> 2);
+        let now = Self::of_stat(seen, long_after);
+        known && now.inode == Some(inode) && self.attributes() == now.attributes()
+    }
+
+    fn attributes(&self) -> (Kind, u16, u32, u32, u64, Stamp, Flags) {
+        (self.kind, self.mode, self.uid, self.gid, self.size, self.mtime, self.flags)
+    }
+
+    /// The same without what belongs to one machine.
+    #[must_use]
+    pub fn portable(mut self) -> Self {
+        self.inode = None;
+        self
+    }
+}
+
+/// One look at a name below a directory, without following a link (statx(2)).
+pub(crate) fn glance(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Statx> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    Ok(rustix::fs::statx(directory, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?)
+}
+
+/// One look at what is open.
+pub(crate) fn stat(file: BorrowedFd<'_>) -> io::Result<Statx> {
+    Ok(rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?)
+}
+
+/// The type that statx(2) tells.
+pub(crate) fn kind(stat: &Statx) -> Kind {
+    let device = Device { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor };
+    match FileType::from_raw_mode(u32::from(stat.stx_mode)) {
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Symlink,
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        FileType::CharacterDevice => Kind::Character(device),
+        FileType::BlockDevice => Kind::Block(device),
+        _ => Kind::File,
+    }
+}
+
+fn same(before: &Statx, after: &Statx) -> bool {
+    let facts = |s: &Statx| {
+        let (changed, written) = (s.stx_ctime, s.stx_mtime);
+        (s.stx_size, s.stx_mode, changed.tv_sec, changed.tv_nsec, written.tv_sec, written.tv_nsec)
+    };
+    facts(before) == facts(after)
+}
+
+/// Whether a change now would get a later time than `ctime`. A time in the future proves nothing.
+fn settled(ctime: Stamp, now: SystemTime) -> bool {
+    let limit = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(TICK);
+    let limit = Stamp { seconds: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), nanos: limit.subsec_nanos() };
+    ctime < limit
+}
+
+fn xattrs(through: &str) -> io::Result<Box<[(Xattr, Box<[u8]>)]>> {
+    match rustix::fs::listxattr(through, &mut [0_u8; LONGEST_XATTR_LIST]) {
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(Box::default()),
+        Ok(_) | Err(Errno::RANGE) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut found = Vec::new();
+    for which in Xattr::ALL {
+        if let Some(value) = xattr(through, which)? {
+            found.push((which, value));
+        }
+    }
+    Ok(found.into())
+}
+
+fn xattr(through: &str, which: Xattr) -> io::Result<Option<Box<[u8]>>> {
+    // The kernel's own limit for one value (XATTR_SIZE_MAX, xattr(7)).
+    let mut value = vec![0; 65_536];
+    match rustix::fs::getxattr(through, which.name(), value.as_mut_slice()) {
+        Ok(length) => Ok(Some(value[..length].into())),
+        Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
