@@ -1,0 +1,76 @@
+//! Names of any bytes as one word of plain ASCII, and back: what a line of the manifest needs. Pure.
+//!
+//! Printable ASCII but the backslash stands for itself; every other octet is `\x` and two lower-case digits. So a name
+//! has exactly one form, that form holds no blank, no line end and no terminal's escape, and text that only looks like
+//! another does not.
+
+use std::fmt::Write;
+
+/// The word for these octets.
+#[must_use]
+pub fn escape(bytes: &[u8]) -> String {
+    let mut word = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        if is_plain(byte) {
+            word.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(word, "\\x{byte:02x}");
+        }
+    }
+    word
+}
+
+/// The octets that a word stands for; `None` if [`escape`] does not write it.
+#[must_use]
+pub fn unescape(word: &str) -> Option<Vec<u8>> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(word.len()), word.as_bytes());
+    while let [first, after @ ..] = rest {
+        if let [b'\\', b'x', high, low, after @ ..] = rest {
+            let byte = digit(*high)? << 4 | digit(*low)?;
+            if is_plain(byte) {
+                return None;
+            }
+            bytes.push(byte);
+            rest = after;
+        } else if is_plain(*first) {
+            bytes.push(*first);
+            rest = after;
+        } else {
+            return None;
+        }
+    }
+    Some(bytes)
+}
+
+/// Octets in lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The octets of lower-case hexadecimal.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() {
+        return None;
+    }
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b'\\'
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! A view as text that can be kept beside the code: one line for each path, sorted, exactly one text for each view. Pure:
+//! where the text comes from, and whether whoever wrote it is to be trusted, is not decided here.
+//!
+//! ```text
+//! egret-manifest 1
+//! /app directory 0755 0:0 0 0.000000000 -
+//! /app/run file 0755 0:0 5 1700000000.000000000 sha256:2cf24dba… capability=0100000200040000…
+//! /app/sh symlink 0777 0:0 0 1700000000.000000000 - target=/bin/busybox
+//! end 3
+//! ```
+//!
+//! The words of a line, each after one space:
+//!
+//! 1. the path, absolute, escaped as [`crate::escape`] says;
+//! 2. the type: `file`, `directory`, `symlink`, `fifo`, `socket`, `character:MAJOR:MINOR` or `block:MAJOR:MINOR`;
+//! 3. the permissions, four octal digits;
+//! 4. owner and group, as numbers;
+//! 5. the size in octets;
+//! 6. the time of the last change of content: seconds since 1970, then nine digits of nanoseconds that are added to them;
+//! 7. the hash: `sha256:HEX`, `too-large`, `unstable`, `unreadable:ERRNO`, or `-` for what has no content;
+//! 8. as far as there are any, in this order: `target=` of a link, escaped; `flags=immutable`, `append` or
+//!    `immutable,append`; the extended attributes `capability=`, `acl=` and `default-acl=` in hexadecimal; and
+//!    `inode=MAJOR:MINOR:NUMBER:LINKS:BORN:CHANGED`, whose times are `-` if not known. The inode belongs to one machine:
+//!    write a [`View::portable`] for others.
+//!
+//! The last line counts the others, so that a cut text is not taken for a whole one. Whatever [`write()`] would have
+//! written differently is refused: two texts that are not the same never mean the same.
+
+mod line;
+
+use std::error::Error;
+use std::fmt;
+
+use crate::view::View;
+
+const HEADING: &str = "egret-manifest 1";
+
+/// Octets of one line: more than a path, a link and all extended attributes can take with the kernel's own limits.
+const LONGEST_LINE: usize = 512 * 1024;
+
+/// The text of a view.
+#[must_use]
+pub fn write(view: &View) -> String {
+    let mut text = format!("{HEADING}\n");
+    for (path, print) in &view.entries {
+        text.push_str(&line::write(path, print));
+        text.push('\n');
+    }
+    text.push_str(&format!("end {}\n", view.entries.len()));
+    text
+}
+
+/// The view that a text holds. Memory grows with the text, some three times its size at most.
+///
+/// # Errors
+///
+/// [`Refused`], at the first line that [`write()`] would not have written there.
+pub fn read(text: &[u8]) -> Result<View, Refused> {
+    let mut lines = Lines { rest: text, number: 0 };
+    match lines.next()? {
+        Some(HEADING) => {}
+        Some(other) if other.starts_with("egret-manifest ") => return Err(lines.refuse(Problem::Version)),
+        _ => return Err(lines.refuse(Problem::Heading)),
+    }
+    let mut view = View::default();
+    while let Some(line) = lines.next()? {
+        if let Some(count) = line.strip_prefix("end ") {
+            return if count != view.entries.len().to_string() {
+                Err(lines.refuse(Problem::Count))
+            } else if lines.rest.is_empty() {
+                Ok(view)
+            } else {
+                Err(lines.refuse(Problem::AfterEnd))
+            };
+        }
+        let (path, print) = line::read(line).map_err(|problem| lines.refuse(problem))?;
+        if view.entries.last_key_value().is_some_and(|(last, _)| *last >= path) {
+            return Err(lines.refuse(Problem::Order));
+        }
+        view.entries.insert(path, print);
+    }
+    Err(lines.refuse(Problem::Cut))
+}
+
+/// A text that is no manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The first line is not a manifest's.
+    Heading,
+    /// A manifest of a version that this program does not know.
+    Version,
+    /// Longer than 512 KiB.
+    TooLong,
+    /// Octets other than printable ASCII.
+    NotPlain,
+    /// This word is missing, or not in its one form.
+    Word(&'static str),
+    /// The path is not absolute, or has an empty, `.` or `..` component.
+    Path,
+    /// The words contradict one another, or do not stand in their one form and order.
+    NotCanonical,
+    /// The path does not come after the one before.
+    Order,
+    /// The last line counts other than what stands before it.
+    Count,
+    /// Text after the last line.
+    AfterEnd,
+    /// The text ends before its last line.
+    Cut,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: ", self.line)?;
+        match self.problem {
+            Problem::Heading => write!(f, "not a manifest: it should be \"{HEADING}\""),
+            Problem::Version => write!(f, "a manifest of another version; this program reads \"{HEADING}\""),
+            Problem::TooLong => write!(f, "longer than {LONGEST_LINE} octets"),
+            Problem::NotPlain => f.write_str("not printable ASCII; names are escaped as \\xNN"),
+            Problem::Word(word) => write!(f, "no valid {word}"),
+            Problem::Path => f.write_str("the path is not absolute, or not in its shortest form"),
+            Problem::NotCanonical => f.write_str("not in the one form that egret writes: make the manifest again"),
+            Problem::Order => f.write_str("the path should come after that of the line before (sorted by octet, no path twice)"),
+            Problem::Count => f.write_str("it counts another number of lines: some are missing, or were added"),
+            Problem::AfterEnd => f.write_str("text follows after the last line"),
+            Problem::Cut => f.write_str("the text ends here, before its last line: it was cut"),
+        }
+    }
+}
+
+impl Error for Refused {}
+
+/// The lines of a text, each with its end.
+struct Lines<'a> {
+    rest: &'a [u8],
+    number: usize,
+}
+
+impl<'a> Lines<'a> {
+    /// The next line; `None` where the text ends, or the line does not.
+    fn next(&mut self) -> Result<Option<&'a str>, Refused> {
+        self.number += 1;
+        let window = &self.rest[..self.rest.len().min(LONGEST_LINE + 1)];
+        let Some(end) = window.iter().position(|byte| *byte == b'\n') else {
+            return if window.len() > LONGEST_LINE { Err(self.refuse(Problem::TooLong)) } else { Ok(None) };
+        };
+        let line = &self.rest[..end];
+        self.rest = &self.rest[end + 1..];
+        let plain = line.iter().all(|byte| matches!(byte, b' '..=b'~'));
+        let line = str::from_utf8(line).ok().filter(|_| plain);
+        line.map(Some).ok_or_else(|| self.refuse(Problem::NotPlain))
+    }
+
+    fn refuse(&self, problem: Problem) -> Refused {
+        Refused { line: self.number, problem }
+    }
+}
+
+#[cfg(test)]
+mod tests;

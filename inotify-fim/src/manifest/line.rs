@@ -1,0 +1,210 @@
+//! One line of a manifest: a path and its fingerprint.
+//!
+//! Reading is simple because it ends with writing: what was read is written again, and must be the same line.
+
+use std::fmt::{self, Write};
+use std::str::FromStr;
+
+use super::Problem;
+use crate::escape::{escape, hex, unescape, unhex};
+use crate::fingerprint::{Device, Fingerprint, Flags, HashState, Inode, Kind, Stamp, Xattr};
+
+pub(super) fn write(path: &[u8], print: &Fingerprint) -> String {
+    let Fingerprint { mode, uid, gid, size, mtime, .. } = print;
+    let (kind, hash) = (KindWord(print.kind), HashWord(print.hash));
+    let mut line = format!("{} {kind} {mode:04o} {uid}:{gid} {size} {} {hash}", escape(path), Time(*mtime));
+    let optional = [
+        print.target.as_ref().map(|target| format!(" target={}", escape(target))),
+        flags_word(print.flags).map(|word| format!(" flags={word}")),
+    ];
+    line.extend(optional.into_iter().flatten());
+    for (which, value) in &print.xattrs {
+        line.push_str(&format!(" {}={}", xattr_word(*which), hex(value)));
+    }
+    if let Some(inode) = print.inode {
+        let Device { major, minor } = inode.device;
+        let (born, changed) = (OptionalTime(inode.born), OptionalTime(inode.changed));
+        line.push_str(&format!(" inode={major}:{minor}:{}:{}:{born}:{changed}", inode.number, inode.links));
+    }
+    line
+}
+
+pub(super) fn read(line: &str) -> Result<(Vec<u8>, Fingerprint), Problem> {
+    let mut words = line.split(' ');
+    let mut word = |what| words.next().ok_or(Problem::Word(what));
+    let path = word("path").map(unescape)?.ok_or(Problem::Word("path"))?;
+    if !is_canonical(&path) {
+        return Err(Problem::Path);
+    }
+    let kind = kind(word("type")?).ok_or(Problem::Word("type"))?;
+    let mode = u16::from_str_radix(word("mode")?, 8).ok().filter(|mode| *mode <= 0o7777).ok_or(Problem::Word("mode"))?;
+    let (uid, gid) = pair(word("owner")?).ok_or(Problem::Word("owner"))?;
+    let size = number(word("size")?).ok_or(Problem::Word("size"))?;
+    let mtime = time(word("time")?).ok_or(Problem::Word("time"))?;
+    let hash = hash(word("hash")?).ok_or(Problem::Word("hash"))?;
+    let flags = Flags::default();
+    let mut print =
+        Fingerprint { kind, mode, uid, gid, size, mtime, flags, target: None, xattrs: Box::default(), hash, inode: None };
+    let mut xattrs = Vec::new();
+    for word in words {
+        optional(word, &mut print, &mut xattrs)?;
+    }
+    print.xattrs = xattrs.into();
+    if !is_sound(&print) || write(&path, &print) != line {
+        return Err(Problem::NotCanonical);
+    }
+    Ok((path, print))
+}
+
+/// A word after the seventh.
+fn optional(word: &str, print: &mut Fingerprint, xattrs: &mut Vec<(Xattr, Box<[u8]>)>) -> Result<(), Problem> {
+    let (key, value) = word.split_once('=').ok_or(Problem::NotCanonical)?;
+    match key {
+        "target" => print.target = Some(unescape(value).ok_or(Problem::Word("target"))?.into()),
+        "flags" => print.flags = flags(value).ok_or(Problem::Word("flags"))?,
+        "inode" => print.inode = Some(inode(value).ok_or(Problem::Word("inode"))?),
+        _ => {
+            let which = Xattr::ALL.into_iter().find(|which| xattr_word(*which) == key).ok_or(Problem::NotCanonical)?;
+            xattrs.push((which, unhex(value).ok_or(Problem::Word("extended attribute"))?.into()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a path is absolute and says each component once.
+fn is_canonical(path: &[u8]) -> bool {
+    let Some(inside) = path.strip_prefix(b"/") else { return false };
+    let plain = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && !name.contains(&0);
+    inside.is_empty() || inside.split(|byte| *byte == b'/').all(plain)
+}
+
+/// Whether a file can be so: content, a size and a hash belong to regular files, a target to links; no attribute twice.
+fn is_sound(print: &Fingerprint) -> bool {
+    let regular = print.kind == Kind::File;
+    regular == (print.hash != HashState::NotRegular)
+        && (regular || print.size == 0)
+        && (print.kind == Kind::Symlink) == print.target.is_some()
+        && print.xattrs.is_sorted_by(|(one, _), (other, _)| one < other)
+}
+
+struct KindWord(Kind);
+
+impl fmt::Display for KindWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Kind::File => f.write_str("file"),
+            Kind::Directory => f.write_str("directory"),
+            Kind::Symlink => f.write_str("symlink"),
+            Kind::Fifo => f.write_str("fifo"),
+            Kind::Socket => f.write_str("socket"),
+            Kind::Character(Device { major, minor }) => write!(f, "character:{major}:{minor}"),
+            Kind::Block(Device { major, minor }) => write!(f, "block:{major}:{minor}"),
+        }
+    }
+}
+
+fn kind(word: &str) -> Option<Kind> {
+    let device = |numbers| pair(numbers).map(|(major, minor)| Device { major, minor });
+    match word.split_once(':') {
+        Some(("character", numbers)) => device(numbers).map(Kind::Character),
+        Some(("block", numbers)) => device(numbers).map(Kind::Block),
+        _ => [Kind::File, Kind::Directory, Kind::Symlink, Kind::Fifo, Kind::Socket]
+            .into_iter()
+            .find(|kind| KindWord(*kind).to_string() == word),
+    }
+}
+
+struct HashWord(HashState);
+
+impl fmt::Display for HashWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            HashState::Done(hash) => write!(f, "sha256:{}", hex(&hash)),
+            HashState::TooLarge => f.write_str("too-large"),
+            HashState::Unstable => f.write_str("unstable"),
+            HashState::Unreadable(error) => write!(f, "unreadable:{error}"),
+            HashState::NotRegular => f.write_char('-'),
+        }
+    }
+}
+
+fn hash(word: &str) -> Option<HashState> {
+    match word.split_once(':') {
+        Some(("sha256", digits)) => Some(HashState::Done(unhex(digits)?.try_into().ok()?)),
+        Some(("unreadable", error)) => number(error).map(HashState::Unreadable),
+        _ => [HashState::TooLarge, HashState::Unstable, HashState::NotRegular]
+            .into_iter()
+            .find(|state| HashWord(*state).to_string() == word),
+    }
+}
+
+struct Time(Stamp);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:09}", self.0.seconds, self.0.nanos)
+    }
+}
+
+fn time(word: &str) -> Option<Stamp> {
+    let (seconds, nanos) = word.split_once('.')?;
+    Some(Stamp { seconds: number(seconds)?, nanos: number(nanos).filter(|nanos| *nanos < 1_000_000_000)? })
+}
+
+struct OptionalTime(Option<Stamp>);
+
+impl fmt::Display for OptionalTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(stamp) => Time(stamp).fmt(f),
+            None => f.write_char('-'),
+        }
+    }
+}
+
+fn optional_time(word: &str) -> Option<Option<Stamp>> {
+    if word == "-" { Some(None) } else { time(word).map(Some) }
+}
+
+fn inode(word: &str) -> Option<Inode> {
+    let words: Vec<&str> = word.split(':').collect();
+    let [major, minor, inode, links, born, changed] = words[..] else { return None };
+    Some(Inode {
+        device: Device { major: number(major)?, minor: number(minor)? },
+        number: number(inode)?,
+        links: number(links)?,
+        born: optional_time(born)?,
+        changed: optional_time(changed)?,
+    })
+}
+
+fn flags_word(flags: Flags) -> Option<&'static str> {
+    match (flags.immutable, flags.append) {
+        (false, false) => None,
+        (true, false) => Some("immutable"),
+        (false, true) => Some("append"),
+        (true, true) => Some("immutable,append"),
+    }
+}
+
+fn flags(word: &str) -> Option<Flags> {
+    let all = [(true, false), (false, true), (true, true)].map(|(immutable, append)| Flags { immutable, append });
+    all.into_iter().find(|flags| flags_word(*flags) == Some(word))
+}
+
+fn xattr_word(which: Xattr) -> &'static str {
+    match which {
+        Xattr::Capability => "capability",
+        Xattr::Access => "acl",
+        Xattr::Default => "default-acl",
+    }
+}
+
+fn pair(word: &str) -> Option<(u32, u32)> {
+    let (one, other) = word.split_once(':')?;
+    Some((number(one)?, number(other)?))
+}
+
+fn number<T: FromStr>(word: &str) -> Option<T> {
+    word.parse().ok()
+}

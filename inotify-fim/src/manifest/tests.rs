@@ -1,0 +1,109 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::arbitrary;
+
+const SAMPLE: &str = "\
+egret-manifest 1
+/ directory 0755 0:0 0 0.000000000 -
+/a\\x20b\\x0a\\xff file 4755 0:10 5 1700000000.000000001 sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824 \
+capability=01000002 acl=02000000 inode=8:1:12:2:-5.000000000:-
+/dev/null character:1:3 0666 0:0 0 0.000000000 -
+/huge file 0600 1:1 99 0.000000000 too-large flags=immutable,append
+/secret file 0000 1:1 9 0.000000000 unreadable:13
+/sh symlink 0777 0:0 0 0.000000000 - target=/bin/busy\\x20box
+end 6
+";
+
+fn problem(text: impl AsRef<[u8]>) -> (usize, Problem) {
+    let refused = read(text.as_ref()).unwrap_err();
+    assert!(refused.to_string().starts_with(&format!("line {}: ", refused.line)), "{refused}");
+    (refused.line, refused.problem)
+}
+
+#[test]
+fn the_sample_is_read_and_written_as_it_stands() {
+    let view = read(SAMPLE.as_bytes()).unwrap();
+    assert_eq!(write(&view), SAMPLE);
+    let names: Vec<&[u8]> = view.entries.keys().map(Vec::as_slice).collect();
+    assert_eq!(names, [b"/".as_slice(), b"/a b\n\xff", b"/dev/null", b"/huge", b"/secret", b"/sh"]);
+    assert_eq!(write(&View::default()), "egret-manifest 1\nend 0\n");
+}
+
+#[test]
+fn every_prefix_is_refused() {
+    for end in 0..SAMPLE.len() {
+        assert!(read(&SAMPLE.as_bytes()[..end]).is_err(), "{end}");
+    }
+    assert_eq!(problem(&SAMPLE[..SAMPLE.len() - 1]), (8, Problem::Cut));
+}
+
+#[test]
+fn each_fault_is_told_with_its_line() {
+    for (old, new, expected) in [
+        ("egret-manifest 1", "egret-manifest 2", (1, Problem::Version)),
+        ("egret-manifest 1", "egret", (1, Problem::Heading)),
+        ("/secret", "/sec\tret", (6, Problem::NotPlain)),
+        ("/secret", "/s\\x65cret", (6, Problem::Word("path"))),
+        ("/secret", "secret", (6, Problem::Path)),
+        ("/secret", "/secret/../x", (6, Problem::Path)),
+        ("/secret", "/secret//x", (6, Problem::Path)),
+        ("/secret", "/se\\x00cret", (6, Problem::Path)),
+        ("/secret", "/a", (6, Problem::Order)),
+        ("/secret", "/huge", (6, Problem::Order)),
+        ("/secret file", "/secret dir", (6, Problem::Word("type"))),
+        ("0000 1:1", "10000 1:1", (6, Problem::Word("mode"))),
+        ("0000 1:1", "00000 1:1", (6, Problem::NotCanonical)),
+        ("0000 1:1", "0000 1", (6, Problem::Word("owner"))),
+        ("0000 1:1 9", "0000 1:1 +9", (6, Problem::NotCanonical)),
+        ("0000 1:1 9", "0000 1:1 -9", (6, Problem::Word("size"))),
+        ("0000 1:1 9 0.0", "0000 1:1 9 0.00", (6, Problem::NotCanonical)),
+        ("0.000000000 unreadable", "0.1000000000 unreadable", (6, Problem::Word("time"))),
+        ("unreadable:13", "unreadable", (6, Problem::Word("hash"))),
+        ("unreadable:13", "", (6, Problem::Word("hash"))),
+        (" unreadable:13", "", (6, Problem::Word("hash"))),
+        ("unreadable:13", "-", (6, Problem::NotCanonical)),
+        ("unreadable:13", "unreadable:13 ", (6, Problem::NotCanonical)),
+        ("unreadable:13", "unreadable:13 target=x", (6, Problem::NotCanonical)),
+        ("capability=01000002 acl=02000000", "acl=02000000 capability=01000002", (3, Problem::NotCanonical)),
+        ("capability=01000002", "capability=01000002 capability=01000002", (3, Problem::NotCanonical)),
+        ("capability=0", "capability=", (3, Problem::Word("extended attribute"))),
+        ("8:1:12", "8:1:", (3, Problem::Word("inode"))),
+        ("immutable,append", "append,immutable", (5, Problem::Word("flags"))),
+        ("end 6", "end 5", (8, Problem::Count)),
+        ("end 6", "end 06", (8, Problem::Count)),
+        ("end 6\n", "end 6\n\n", (8, Problem::AfterEnd)),
+        ("end 6\n", "", (8, Problem::Cut)),
+    ] {
+        assert_eq!(problem(SAMPLE.replace(old, new)), expected, "{old} -> {new}");
+    }
+}
+
+#[test]
+fn a_line_has_a_longest_length() {
+    let long = format!("{HEADING}\n/{}", "a".repeat(LONGEST_LINE + 1));
+    assert_eq!(problem(long), (2, Problem::TooLong));
+    assert_eq!(problem(vec![0xff; LONGEST_LINE * 2]), (1, Problem::TooLong));
+}
+
+proptest! {
+    #[test]
+    fn a_view_round_trips(view in arbitrary::view()) {
+        prop_assert_eq!(read(write(&view).as_bytes()), Ok(view));
+    }
+
+    #[test]
+    fn a_changed_octet_is_refused_or_another_view(view in arbitrary::view(), at: prop::sample::Index, byte: u8) {
+        let mut text = write(&view).into_bytes();
+        let at = at.index(text.len());
+        text[at] = byte;
+        if let Ok(read) = read(&text) {
+            prop_assert_eq!(write(&read).into_bytes(), text);
+        }
+    }
+
+    #[test]
+    fn no_octets_make_it_panic(text: Vec<u8>) {
+        prop_assert!(read(&text).is_err());
+    }
+}

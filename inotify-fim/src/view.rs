@@ -1,0 +1,202 @@
+//! What a set of files was, by path, and what differs between two such views. Pure: no file is touched.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::fingerprint::{Fingerprint, HashState, Inode, Kind};
+
+/// Files by their path: absolute, its octets as the kernel has them. Sorted by octet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// What each path was.
+    pub entries: BTreeMap<Vec<u8>, Fingerprint>,
+}
+
+impl View {
+    /// What stands at this path and below it.
+    pub fn tree<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = (&'a Vec<u8>, &'a Fingerprint)> {
+        let below = below(path);
+        let inside = self.entries.range(below.clone()..).take_while(move |(entry, _)| entry.starts_with(&below));
+        self.entries.get_key_value(path).into_iter().chain(inside)
+    }
+
+    /// Forgets this path and all below it; gives what was there.
+    pub fn take_tree(&mut self, path: &[u8]) -> Self {
+        let names: Vec<Vec<u8>> = self.tree(path).map(|(name, _)| name.clone()).collect();
+        Self { entries: names.iter().filter_map(|name| self.entries.remove_entry(name)).collect() }
+    }
+
+    /// The same without what belongs to one machine.
+    #[must_use]
+    pub fn portable(self) -> Self {
+        Self { entries: self.entries.into_iter().map(|(path, print)| (path, print.portable())).collect() }
+    }
+}
+
+/// What every path below this one starts with.
+pub(crate) fn below(path: &[u8]) -> Vec<u8> {
+    let mut prefix = path.to_vec();
+    if prefix.last() != Some(&b'/') {
+        prefix.push(b'/');
+    }
+    prefix
+}
+
+/// What differs at one path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Where: of a move, where it went.
+    pub path: Vec<u8>,
+    /// How.
+    pub change: Change,
+    /// What was there, or where it came from.
+    pub old: Option<Fingerprint>,
+    /// What is there.
+    pub new: Option<Fingerprint>,
+}
+
+/// How something differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There was nothing.
+    Created,
+    /// There is nothing.
+    Deleted,
+    /// It has another content: another hash, another text of a link, another device; or another size or time of change
+    /// where there is no hash to tell.
+    Modified,
+    /// The content is the same, other attributes are not.
+    Attributes,
+    /// It is a file of another type.
+    Type,
+    /// The same inode stood elsewhere. It may have changed as well: [`Difference::attributes`].
+    Moved {
+        /// Where.
+        from: Vec<u8>,
+    },
+}
+
+/// One thing that a fingerprint says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attribute {
+    /// Type, and the numbers of a device.
+    Kind,
+    /// Permissions.
+    Mode,
+    /// Owner.
+    Uid,
+    /// Group.
+    Gid,
+    /// Size.
+    Size,
+    /// Time of the last change of content.
+    Mtime,
+    /// Immutable, append-only.
+    Flags,
+    /// The text of a symbolic link.
+    Target,
+    /// Capabilities and access control lists.
+    Xattrs,
+    /// The hash, if both are known.
+    Hash,
+    /// Whether there is a hash, and why not: a file that can no longer be read is a loss of coverage.
+    HashState,
+    /// The number of names, if known of both.
+    Links,
+}
+
+impl Difference {
+    /// In what the two differ; empty where there is only one. Inode numbers and the kernel's own times are left out, as a
+    /// saved or copied file has others.
+    #[must_use]
+    pub fn attributes(&self) -> Vec<Attribute> {
+        match (&self.old, &self.new) {
+            (Some(old), Some(new)) => attributes(old, new),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// All differences, sorted by path. A deleted and a created path with the same inode are one move.
+#[must_use]
+pub fn compare(old: &View, new: &View) -> Vec<Difference> {
+    let mut gone: HashMap<(Inode, Kind), &Vec<u8>> = HashMap::new();
+    for (path, print) in old.entries.iter().filter(|(path, _)| !new.entries.contains_key(*path)) {
+        gone.extend(identity(print).map(|identity| (identity, path)));
+    }
+    let mut moved = HashMap::new();
+    for (path, print) in new.entries.iter().filter(|(path, _)| !old.entries.contains_key(*path)) {
+        let from = identity(print).and_then(|identity| gone.remove(&identity));
+        if let Some(from) = from.filter(|from| is_same_file(&old.entries[*from], print)) {
+            moved.insert(path, from);
+        }
+    }
+    let left: HashSet<&Vec<u8>> = moved.values().copied().collect();
+    let deleted = old.entries.iter().filter(|(path, _)| !new.entries.contains_key(*path) && !left.contains(path));
+    let mut found: Vec<Difference> = deleted.map(|(path, print)| difference(path, Change::Deleted, Some(print), None)).collect();
+    found.extend(new.entries.iter().filter_map(|(path, print)| match (moved.get(path), old.entries.get(path)) {
+        (Some(from), _) => Some(difference(path, Change::Moved { from: (*from).clone() }, old.entries.get(*from), Some(print))),
+        (None, None) => Some(difference(path, Change::Created, None, Some(print))),
+        (None, Some(was)) => Some(difference(path, change(was, print)?, Some(was), Some(print))),
+    }));
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    found
+}
+
+fn difference(path: &[u8], change: Change, old: Option<&Fingerprint>, new: Option<&Fingerprint>) -> Difference {
+    Difference { path: path.to_vec(), change, old: old.cloned(), new: new.cloned() }
+}
+
+/// What of an inode stays while it is moved. Its link count need not, nor the time of its last change.
+fn identity(print: &Fingerprint) -> Option<(Inode, Kind)> {
+    print.inode.map(|inode| (Inode { links: 0, changed: None, ..inode }, print.kind))
+}
+
+/// Inode numbers are given anew: without a time of birth, only equal content makes it the same file.
+fn is_same_file(old: &Fingerprint, new: &Fingerprint) -> bool {
+    new.inode.is_some_and(|inode| inode.born.is_some()) || content_differs(old, new).is_none()
+}
+
+/// How two states of one path differ, if they do.
+fn change(old: &Fingerprint, new: &Fingerprint) -> Option<Change> {
+    if std::mem::discriminant(&old.kind) != std::mem::discriminant(&new.kind) {
+        return Some(Change::Type);
+    }
+    let differ = attributes(old, new);
+    content_differs(old, new).or_else(|| (!differ.is_empty()).then_some(Change::Attributes))
+}
+
+fn content_differs(old: &Fingerprint, new: &Fingerprint) -> Option<Change> {
+    let differs = match (old.hash, new.hash) {
+        (HashState::Done(one), HashState::Done(other)) => one != other,
+        (HashState::NotRegular, HashState::NotRegular) => (old.kind, &old.target) != (new.kind, &new.target),
+        _ => (old.size, old.mtime) != (new.size, new.mtime),
+    };
+    differs.then_some(Change::Modified)
+}
+
+fn attributes(old: &Fingerprint, new: &Fingerprint) -> Vec<Attribute> {
+    let hashes = (old.hash, new.hash);
+    let both_hashed = matches!(hashes, (HashState::Done(_), HashState::Done(_)));
+    let links = |print: &Fingerprint| print.inode.map(|inode| inode.links);
+    let counted = links(old).is_some() && links(new).is_some();
+    [
+        (Attribute::Kind, old.kind != new.kind),
+        (Attribute::Mode, old.mode != new.mode),
+        (Attribute::Uid, old.uid != new.uid),
+        (Attribute::Gid, old.gid != new.gid),
+        (Attribute::Size, old.size != new.size),
+        (Attribute::Mtime, old.mtime != new.mtime),
+        (Attribute::Flags, old.flags != new.flags),
+        (Attribute::Target, old.target != new.target),
+        (Attribute::Xattrs, old.xattrs != new.xattrs),
+        (Attribute::Hash, both_hashed && hashes.0 != hashes.1),
+        (Attribute::HashState, !both_hashed && hashes.0 != hashes.1),
+        (Attribute::Links, counted && links(old) != links(new)),
+    ]
+    .into_iter()
+    .filter_map(|(attribute, differs)| differs.then_some(attribute))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests;
