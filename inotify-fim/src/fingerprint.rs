@@ -182,7 +182,7 @@ impl Fingerprint {
             _ => {}
         }
         if found.kind != Kind::Symlink {
-            found.xattrs = xattrs(&through)?;
+            found.xattrs = xattrs(&through)?.into();
         }
         let after = stat(file.as_fd())?;
         Ok((found, same(&before, &after)))
@@ -287,9 +287,9 @@ fn settled(ctime: Stamp, now: SystemTime) -> bool {
     ctime < limit
 }
 
-fn xattrs(through: &str) -> io::Result<Box<[(Xattr, Box<[u8]>)]>> {
+fn xattrs(through: &str) -> io::Result<Vec<(Xattr, Box<[u8]>)>> {
     match rustix::fs::listxattr(through, &mut [0_u8; LONGEST_XATTR_LIST]) {
-        Ok(0) | Err(Errno::NOTSUP) => return Ok(Box::default()),
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
         Ok(_) | Err(Errno::RANGE) => {}
         Err(error) => return Err(error.into()),
     }
@@ -299,7 +299,7 @@ fn xattrs(through: &str) -> io::Result<Box<[(Xattr, Box<[u8]>)]>> {
             found.push((which, value));
         }
     }
-    Ok(found.into())
+    Ok(found)
 }
 
 fn xattr(through: &str, which: Xattr) -> io::Result<Option<Box<[u8]>>> {

@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 pub mod fingerprint;
+mod beneath;
 pub mod view;
 pub mod escape;
 pub mod manifest;
+pub mod scan;
 pub mod raw;
 
 #[cfg(test)]
