@@ -1,7 +1,11 @@
 //! Has a watched file changed: inotify, read without trust.
 //!
-//! [`fingerprint`] is what one file is; [`view`] is what many are, and how two views differ; [`manifest`] is a view as
-//! text, with names as [`escape`] writes them. [`raw`] reads what the kernel's inotify writes.
+//! In reading order: [`fingerprint`] is what one file is; [`view`] is what many are, and how two views differ; [`manifest`]
+//! is a view as text, with names as [`escape`] writes them; [`scan`] makes the view of whole trees; [`raw`] reads what the
+//! kernel's inotify writes; [`watch`] keeps a view true by it, and tells what changed.
+//!
+//! Which trees matter, who is told, and what is done about it is for whoever uses this. Nobody who may write to the files
+//! *and* stop this process is kept from doing so unseen.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +16,7 @@ pub mod escape;
 pub mod manifest;
 pub mod scan;
 pub mod raw;
+pub mod watch;
 
 #[cfg(test)]
 mod arbitrary;

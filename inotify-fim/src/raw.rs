@@ -2,6 +2,16 @@
 
 /// Bits of [`Record::mask`], with the kernel's names (`linux/inotify.h`).
 pub mod mask {
+    /// Attributes changed: permissions, owner, times, extended attributes, link count.
+    pub const ATTRIB: u32 = 0x4;
+    /// An entry was moved out of the directory, or to another name in it.
+    pub const MOVED_FROM: u32 = 0x40;
+    /// An entry was moved into the directory, or from another name in it.
+    pub const MOVED_TO: u32 = 0x80;
+    /// An entry was made.
+    pub const CREATE: u32 = 0x100;
+    /// The file system was unmounted.
+    pub const UNMOUNT: u32 = 0x2000;
     /// The queue overflowed and events were lost; the record has no watch.
     pub const Q_OVERFLOW: u32 = 0x4000;
     /// The watch is gone: removed, or its file or file system is.

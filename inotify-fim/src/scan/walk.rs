@@ -52,8 +52,8 @@ pub(super) struct Root {
 
 impl Root {
     pub(super) fn new(path: Vec<u8>) -> Self {
-        let seen = beneath::open(&path, &path).map_err(io::Error::from).and_then(|top| fingerprint::stat(top.as_fd()));
-        Self { path, device: seen.ok().map(|stat| device(&stat)) }
+        let device = beneath::open(&path, &path).ok().and_then(|top| device_of(&top));
+        Self { path, device }
     }
 }
 
@@ -241,8 +241,7 @@ impl<'a> Walk<'a> {
 
 /// Why a directory that is open is not gone into.
 pub(crate) fn barred(directory: &OwnedFd, root: Option<Device>, cross: bool) -> Result<Option<Uncovered>, Errno> {
-    let stat = fingerprint::stat(directory.as_fd()).map_err(|error| errno(&error))?;
-    if Some(device(&stat)) != root && !cross {
+    if device_of(directory) != root && !cross {
         return Ok(Some(Uncovered::OtherFileSystem));
     }
     // Its width and sign differ between machines; the numbers all fit in 32 bits.
@@ -250,8 +249,10 @@ pub(crate) fn barred(directory: &OwnedFd, root: Option<Device>, cross: bool) -> 
     Ok(KERNEL.contains(&kind).then_some(Uncovered::Kernel))
 }
 
-fn device(stat: &Statx) -> Device {
-    Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor }
+/// The device of the file system that a directory is on.
+pub(crate) fn device_of(directory: &OwnedFd) -> Option<Device> {
+    let stat = fingerprint::stat(directory.as_fd()).ok()?;
+    Some(Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor })
 }
 
 /// A name must not hide what can be run.
