@@ -184,30 +184,20 @@ fn a_directory_swapped_for_a_link_leads_nowhere() {
 }
 
 #[test]
-#[ignore = "a measurement"]
-fn measure() {
+fn what_could_not_be_seen_is_carried_over_and_what_is_gone_is_not() {
     let folder = tempfile::tempdir().unwrap();
-    for directory in 0..100 {
-        fs::create_dir(folder.path().join(directory.to_string())).unwrap();
-        for file in 0..100 {
-            fs::write(folder.path().join(format!("{directory}/{file}")), vec![7; 4096]).unwrap();
-        }
+    let at = |name: &str| bytes(&folder.path().join(name));
+    for name in ["hidden", "gone", "unwatched"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+        fs::write(folder.path().join(name).join("file"), "").unwrap();
     }
-    thread::sleep(Duration::from_millis(50));
-    for threads in [1, 2] {
-        let options = Options { threads, ..Options::default() };
-        let start = std::time::Instant::now();
-        let view = look(folder.path(), &options).view;
-        let full = start.elapsed();
-        let start = std::time::Instant::now();
-        let again = scan(&[bytes(folder.path())], &view, &options);
-        eprintln!("{threads} threads: hashed {full:?}, known {:?}", start.elapsed());
-        assert_eq!(again.view.entries.len(), 10_101);
-        let start = std::time::Instant::now();
-        let text = crate::manifest::write(&view);
-        let written = start.elapsed();
-        let start = std::time::Instant::now();
-        crate::manifest::read(text.as_bytes()).unwrap();
-        eprintln!("manifest {} octets, written {written:?}, read {:?}", text.len(), start.elapsed());
-    }
+    let before = look(folder.path(), &Options::default()).view;
+    let uncovered = [
+        (at("hidden"), Uncovered::Unreadable(Errno::ACCESS.raw_os_error())),
+        (at("gone"), Uncovered::Unreadable(Errno::NOENT.raw_os_error())),
+        (at("unwatched"), Uncovered::NoWatch),
+    ];
+    let mut after = Scan { uncovered: uncovered.into(), ..Scan::default() };
+    after.carry(&before);
+    assert_eq!(after.view.entries.into_keys().collect::<Vec<_>>(), [at("hidden"), at("hidden/file")]);
 }

@@ -279,6 +279,44 @@ fn a_full_queue_is_a_gap_that_ends_with_a_full_comparison() {
     assert_eq!(world.told(), told([("created", "fresh/later")]));
 }
 
+/// Runs itself again in a user namespace of its own, whose limit it can set.
+#[test]
+fn directories_beyond_the_limit_of_watches_are_compared_and_said_to_be() {
+    const LIMITED: &str = "EGRET_TEST_LIMITED";
+    if std::env::var_os(LIMITED).is_none() {
+        let script = "echo 5 > /proc/sys/user/max_inotify_watches || exit 9; exec \"$0\" --exact \"$1\" --nocapture";
+        let name = "watch::reconcile::tests::directories_beyond_the_limit_of_watches_are_compared_and_said_to_be";
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", script]).arg(std::env::current_exe().unwrap()).arg(name);
+        return match command.env(LIMITED, "1").output() {
+            Ok(output) if output.status.success() => {
+                assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+            }
+            Ok(output) if String::from_utf8_lossy(&output.stdout).contains("1 failed") => panic!("{output:?}"),
+            other => eprintln!("NOT TESTED: no user namespace with limits of its own: {other:?}"),
+        };
+    }
+    let mut world = World::new();
+    for n in 0..20 {
+        fs::create_dir(world.at(&n.to_string())).unwrap();
+        fs::write(world.at(&format!("{n}/file")), "").unwrap();
+    }
+    while world.read() || world.reconciler.is_dirty() {
+        world.reconcile();
+    }
+    let unwatched = |event: &&Event| matches!(event, Event::CoverageLost { why: Uncovered::NoWatch, .. });
+    // One watch is the parent's, one the root's.
+    assert_eq!(world.events.iter().filter(unwatched).count(), 17);
+    let changed = |event: &&Event| matches!(event, Event::Changed { .. });
+    assert_eq!(world.events.iter().filter(changed).count(), 40);
+    world.events.clear();
+    (0..20).for_each(|n| fs::write(world.at(&format!("{n}/file")), "later").unwrap());
+    world.reconciler.compare_all(Source::Schedule);
+    world.reconcile();
+    assert_eq!(world.events.iter().filter(changed).count(), 20);
+    assert_eq!(world.events.iter().filter(unwatched).count(), 0, "each is told once");
+}
+
 #[test]
 fn the_comparison_causes_no_events() {
     let mut world = World::with(|root| fs::write(root.join("f"), "").unwrap());
