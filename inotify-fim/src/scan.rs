@@ -88,7 +88,8 @@ pub enum Uncovered {
 }
 
 /// Looks at every root and all below it. What has not changed since `previous` is taken from there; with an empty view
-/// all content is read. Paths in the view are the roots as they are given, with what stands below them.
+/// all content is read. Paths in the view are the roots as they are given, with what stands below them: a root should be
+/// absolute and in its shortest form, as a manifest wants it.
 ///
 /// One thread takes about 20 µs for a small file that is read, 3 µs for one that is known. Each has two or three descriptors
 /// open.

@@ -35,7 +35,10 @@ use crate::view::{Difference, View};
 use reader::{Backlog, Note};
 use reconcile::Reconciler;
 
-/// How to watch.
+/// No wait is longer, as a time that far away cannot be reckoned with.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How to watch. No time is taken for longer than a year.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// What to look at.
@@ -148,7 +151,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches these roots, absolute paths of directories or single files, and tells every [`Event`] to `tell`, on a thread
+    /// Watches these roots, directories or single files by absolute paths in their shortest form, and tells every [`Event`] to `tell`, on a thread
     /// of its own. `tell` should not wait: while it does, nothing is compared.
     ///
     /// The first comparison is with `baseline`. Without one, what is there is taken for good: only what changes later is
@@ -164,6 +167,8 @@ impl Watch {
         options: Options,
         tell: impl FnMut(Event) + Send + 'static,
     ) -> io::Result<Self> {
+        let [settle, patience, every] = [options.settle, options.patience, options.every].map(|time| time.min(LONGEST));
+        let options = Options { settle, patience, every, ..options };
         let inotify = Arc::new(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?);
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (send, notes) = channel();
@@ -176,6 +181,12 @@ impl Watch {
         let read = move || reader::run(&inotify, &stop, &send, &backlog, reader::QUEUE);
         thread::Builder::new().name("fim-read".into()).spawn(read)?;
         Ok(watch)
+    }
+
+    /// Whether it still watches. It ends before it is stopped only if `tell` panicked.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.planner.as_ref().is_some_and(|planner| !planner.is_finished())
     }
 
     /// Tells what events still wait, and stops. Gives the last view: a baseline for the next start.

@@ -123,6 +123,17 @@ fn a_root_can_be_missing_a_file_or_reached_by_a_link() {
 }
 
 #[test]
+fn below_a_file_or_a_link_there_is_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    symlink("/etc", folder.path().join("link")).unwrap();
+    for name in ["file/x", "link/passwd", "none/x"] {
+        let place = Place { root: bytes(folder.path()), path: bytes(&folder.path().join(name)), whole: false };
+        assert_eq!(run([place], &View::default(), &Options::default()), Scan::default(), "{name}");
+    }
+}
+
+#[test]
 fn what_the_kernel_makes_up_is_not_walked() {
     for cross in [false, true] {
         let found = look(Path::new("/proc/self"), &Options { cross, ..Options::default() });

@@ -121,7 +121,7 @@ impl<'a> Walk<'a> {
             (Ok(top), _) => (top, OsStr::new(".")),
             // A root that is a file is looked at where it stands.
             (Err(Errno::NOTDIR), Some((parent, name))) if path == root.path => (beneath::open(parent, parent)?, name),
-            (Err(Errno::NOTDIR), Some((parent, name))) => (beneath::open(&root.path, parent)?, name),
+            (Err(Errno::NOTDIR), Some((parent, name))) => (beneath::open(&root.path, parent).map_err(no_directory)?, name),
             (Err(error), _) => return Err(error),
         };
         let stat = glance(&directory, name)?;
@@ -270,6 +270,11 @@ fn glance(directory: &OwnedFd, name: &OsStr) -> Result<Statx, Errno> {
 
 fn errno(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// Below a file or a link there is nothing.
+fn no_directory(error: Errno) -> Errno {
+    if matches!(error, Errno::NOTDIR | Errno::LOOP) { Errno::NOENT } else { error }
 }
 
 /// What is gone is no gap in what is seen.

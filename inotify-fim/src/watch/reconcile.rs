@@ -90,9 +90,10 @@ impl Reconciler {
         let Some(root) = self.root_of(&path).map(<[u8]>::to_vec) else { return };
         let has = |bits| note.mask & bits != 0;
         let (made, entered) = (has(mask::CREATE), has(mask::MOVED_TO));
-        let is_root = path == root;
-        let whole = is_root || (has(mask::ISDIR) && (made || entered || has(mask::MOVED_FROM)));
-        let mut mark = Mark { whole, arm: is_root, came: made, went: false };
+        // What could not be seen may be seen now; a root may be of another type.
+        let arm = path == root || self.uncovered.contains_key(&path);
+        let whole = arm || (has(mask::ISDIR) && (made || entered || has(mask::MOVED_FROM)));
+        let mut mark = Mark { whole, arm, came: made, went: false };
         if has(mask::ISDIR) && (made || entered) {
             let failed = self.armed.arm(&root, &path, &self.options);
             self.failed.extend(failed);

@@ -96,6 +96,22 @@ fn what_causes_no_event_is_found_on_schedule() {
 }
 
 #[test]
+fn that_it_has_ended_can_be_seen_and_the_longest_times_do_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let endless = Options { settle: Duration::ZERO, patience: Duration::MAX, every: Duration::MAX, ..Options::default() };
+    let (running, ..) = watch(folder.path(), None, endless.clone());
+    assert!(running.is_running());
+    let refuses = |event| assert!(!matches!(event, Event::Changed { .. }), "what a test throws");
+    let fails = Watch::start(vec![bytes(folder.path())], Some(View::default()), endless, refuses).unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    while fails.is_running() {
+        assert!(Instant::now() < end);
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(running.is_running());
+}
+
+#[test]
 fn a_reader_that_cannot_hand_on_says_so_and_does_not_wait() {
     let folder = tempfile::tempdir().unwrap();
     let inotify = inotify::init(CreateFlags::NONBLOCK).unwrap();

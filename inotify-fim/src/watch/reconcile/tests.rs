@@ -315,6 +315,27 @@ fn directories_beyond_the_limit_of_watches_are_compared_and_said_to_be() {
     world.reconcile();
     assert_eq!(world.events.iter().filter(changed).count(), 20);
     assert_eq!(world.events.iter().filter(unwatched).count(), 0, "each is told once");
+    is_watched_again(world);
+}
+
+/// Once there is room, a change of an unwatched directory's own entry is enough.
+fn is_watched_again(mut world: World) {
+    let watched = |world: &World, n: &u32| {
+        let path = bytes(&world.at(&n.to_string()));
+        world.reconciler.armed.all().any(|armed| *armed == path)
+    };
+    let with = (0..20).find(|n| watched(&world, n)).unwrap();
+    let without = (0..20).find(|n| !watched(&world, n)).unwrap();
+    fs::remove_dir_all(world.at(&with.to_string())).unwrap();
+    world.read();
+    world.reconcile();
+    world.events.clear();
+    fs::set_permissions(world.at(&without.to_string()), fs::Permissions::from_mode(0o700)).unwrap();
+    world.read();
+    world.reconcile();
+    let path = bytes(&world.at(&without.to_string()));
+    assert!(world.events.contains(&Event::CoverageGained { path }), "{:?}", world.events);
+    assert!(watched(&world, &without));
 }
 
 #[test]
