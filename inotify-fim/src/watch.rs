@@ -151,8 +151,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches these roots, directories or single files by absolute paths in their shortest form, and tells every [`Event`] to `tell`, on a thread
-    /// of its own. `tell` should not wait: while it does, nothing is compared.
+    /// Watches these roots, directories or single files by absolute paths in their shortest form, and tells every [`Event`]
+    /// to `tell`, on a thread of its own. `tell` should not wait: while it does, nothing is compared.
     ///
     /// The first comparison is with `baseline`. Without one, what is there is taken for good: only what changes later is
     /// told. [`Event::Compared`] with [`Source::Start`] says that it is done. A root may be missing, and come later.
