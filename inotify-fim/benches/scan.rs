@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use egret_inotify_fim::manifest;
+use egret_inotify_fim::roots::Roots;
 use egret_inotify_fim::scan::{Options, scan};
 use egret_inotify_fim::view::View;
 use tempfile::TempDir;
@@ -28,7 +29,7 @@ fn files() -> TempDir {
 
 fn benches(c: &mut Criterion) {
     let folder = files();
-    let roots = [folder.path().as_os_str().as_bytes().to_vec()];
+    let roots: Roots = [folder.path().as_os_str().as_bytes().to_vec()].into_iter().collect();
     let known = scan(&roots, &View::default(), &Options::default()).view;
     for threads in [1, 2] {
         let options = Options { threads, ..Options::default() };

@@ -1,6 +1,7 @@
 //! Views of any kind, for property tests.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::option;
 use proptest::prelude::*;
@@ -9,8 +10,9 @@ use crate::fingerprint::{Device, Fingerprint, Flags, HashState, Inode, Kind, Sta
 use crate::view::View;
 
 pub(crate) fn view() -> impl Strategy<Value = View> {
-    proptest::collection::btree_map(path(), fingerprint(), 0..6)
-        .prop_map(|entries: BTreeMap<Vec<u8>, Fingerprint>| View { entries })
+    proptest::collection::btree_map(path(), fingerprint(), 0..6).prop_map(|found: BTreeMap<Vec<u8>, Fingerprint>| View {
+        entries: found.into_iter().map(|(path, print)| (path.into(), Arc::new(print))).collect(),
+    })
 }
 
 /// Absolute, of names that may hold anything.

@@ -1,7 +1,8 @@
 //! Has a watched file changed: inotify, read without trust.
 //!
 //! In reading order: [`fingerprint`] is what one file is; [`view`] is what many are, and how two views differ; [`manifest`]
-//! is a view as text, with names as [`escape`] writes them; [`scan`] makes the view of whole trees; [`raw`] reads what the
+//! is a view as text, with names as [`escape`] writes them; [`roots`] says which trees count, and how; [`scan`] makes the
+//! view of them; [`raw`] reads what the
 //! kernel's inotify writes; [`watch`] keeps a view true by it, and tells what changed.
 //!
 //! Which trees matter, who is told, and what is done about it is for whoever uses this. Nobody who may write to the files
@@ -14,6 +15,7 @@ mod beneath;
 pub mod view;
 pub mod escape;
 pub mod manifest;
+pub mod roots;
 pub mod scan;
 pub mod raw;
 pub mod watch;

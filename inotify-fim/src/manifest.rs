@@ -30,6 +30,7 @@ mod line;
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::view::View;
 
@@ -74,10 +75,10 @@ pub fn read(text: &[u8]) -> Result<View, Refused> {
             };
         }
         let (path, print) = line::read(line).map_err(|problem| lines.refuse(problem))?;
-        if view.entries.last_key_value().is_some_and(|(last, _)| *last >= path) {
+        if view.entries.last_key_value().is_some_and(|(last, _)| **last >= *path) {
             return Err(lines.refuse(Problem::Order));
         }
-        view.entries.insert(path, print);
+        view.entries.insert(path.into(), Arc::new(print));
     }
     Err(lines.refuse(Problem::Cut))
 }

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use globset::GlobSet;
 use rustix::io::Errno;
 
+use crate::roots::Roots;
 use crate::view::View;
 use walk::{Job, Root, Walk};
 pub(crate) use walk::{barred, device_of};
@@ -20,29 +20,20 @@ pub(crate) use walk::{barred, device_of};
 /// So many single paths are looked at by one thread.
 const FEW: usize = 16;
 
-/// What to look at, and how much of it.
-#[derive(Clone, Debug)]
+/// How much of the machine a scan may take.
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Go on into other file systems that are mounted below a root. What the kernel makes up (proc, sysfs, cgroup and
-    /// the like) is never entered.
-    pub cross: bool,
-    /// Absolute paths that are left out. An excluded directory is itself looked at, and not entered: what it holds is
-    /// neither read nor watched. An excluded file is still looked at if it can be executed by anybody.
-    pub exclude: GlobSet,
-    /// Octets up to which a file is hashed.
-    pub largest: u64,
     /// How many threads read at once; at least 1.
     pub threads: usize,
     /// How many entries are looked at in one scan; those beyond are told as [`Uncovered::TooMany`].
     pub most: usize,
 }
 
-/// No other file systems, nothing excluded, files up to 1 GiB, one million entries, as many threads as there are
-/// processors but at most 4.
+/// One million entries, as many threads as there are processors but at most 4.
 impl Default for Options {
     fn default() -> Self {
         let threads = thread::available_parallelism().map_or(1, usize::from).min(4);
-        Self { cross: false, exclude: GlobSet::empty(), largest: 1 << 30, threads, most: 1_000_000 }
+        Self { threads, most: 1_000_000 }
     }
 }
 
@@ -53,7 +44,7 @@ pub struct Scan {
     pub view: View,
     /// What could not be looked at, or is left out as a whole, and why.
     pub uncovered: BTreeMap<Vec<u8>, Uncovered>,
-    /// How many files were left out one by one, by [`Options::exclude`].
+    /// How many files were left out one by one, by [`crate::roots::How::exclude`].
     pub excluded: u64,
 }
 
@@ -64,7 +55,7 @@ impl Scan {
         let gone = Uncovered::Unreadable(Errno::NOENT.raw_os_error());
         for (path, _) in self.uncovered.iter().filter(|(_, why)| **why != gone && **why != Uncovered::NoWatch) {
             for (path, print) in before.tree(path) {
-                self.view.entries.entry(path.clone()).or_insert_with(|| print.clone());
+                self.view.entries.entry(Arc::clone(path)).or_insert_with(|| Arc::clone(print));
             }
         }
     }
@@ -88,40 +79,38 @@ pub enum Uncovered {
 }
 
 /// Looks at every root and all below it. What has not changed since `previous` is taken from there; with an empty view
-/// all content is read. Paths in the view are the roots as they are given, with what stands below them: a root should be
-/// absolute and in its shortest form, as a manifest wants it.
+/// all content is read. Paths in the view are the roots as they are given, with what stands below them.
 ///
 /// One thread takes about 20 µs for a small file that is read, 3 µs for one that is known. Each has two or three descriptors
 /// open.
 #[must_use]
-pub fn scan(roots: &[Vec<u8>], previous: &View, options: &Options) -> Scan {
-    run(roots.iter().map(|root| Place { root: root.clone(), path: root.clone(), whole: true }), previous, options)
+pub fn scan(roots: &Roots, previous: &View, options: &Options) -> Scan {
+    run(roots, roots.iter().map(|(path, _)| Place { path: path.to_vec(), whole: true }), previous, options)
 }
 
 /// A path to look at, below a root or the root itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    /// The root, as it was given.
-    pub(crate) root: Vec<u8>,
     /// The path.
     pub(crate) path: Vec<u8>,
     /// With all below it.
     pub(crate) whole: bool,
 }
 
-/// Looks at these places.
-pub(crate) fn run(places: impl IntoIterator<Item = Place>, previous: &View, options: &Options) -> Scan {
-    let mut roots: BTreeMap<Vec<u8>, Arc<Root>> = BTreeMap::new();
+/// Looks at those of these places that belong to a root.
+pub(crate) fn run(roots: &Roots, places: impl IntoIterator<Item = Place>, previous: &View, options: &Options) -> Scan {
+    let mut opened: BTreeMap<&[u8], Arc<Root>> = BTreeMap::new();
     let mut job = |place: Place| {
-        let root = roots.entry(place.root).or_insert_with_key(|path| Arc::new(Root::new(path.clone())));
-        Job::Place { root: Arc::clone(root), path: place.path, whole: place.whole }
+        let (root, how) = roots.of(&place.path)?;
+        let root = opened.entry(root).or_insert_with(|| Arc::new(Root::new(root.to_vec(), Arc::clone(how))));
+        Some(Job::Place { root: Arc::clone(root), path: place.path, whole: place.whole })
     };
-    let jobs: Vec<Job> = places.into_iter().map(&mut job).collect();
+    let jobs: Vec<Job> = places.into_iter().filter_map(&mut job).collect();
     // A few places are looked at sooner than a thread is started.
     let is_little = jobs.len() <= FEW && jobs.iter().all(|job| matches!(job, Job::Place { whole: false, .. }));
     let threads = if is_little { 1 } else { options.threads };
     let stack = Stack { state: Mutex::new(State { jobs, busy: 0 }), changed: Condvar::new() };
-    let walk = Walk::new(previous, options);
+    let walk = Walk::new(roots, previous, options);
     let mut parts: Vec<walk::Part> = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| work(&stack, &walk))).collect();
         let mut parts = vec![work(&stack, &walk)];

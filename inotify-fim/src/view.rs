@@ -1,34 +1,45 @@
 //! What a set of files was, by path, and what differs between two such views. Pure: no file is touched.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
+use std::sync::Arc;
 
 use crate::fingerprint::{Fingerprint, HashState, Inode, Kind};
 
-/// Files by their path: absolute, its octets as the kernel has them. Sorted by octet.
+/// An absolute path, its octets as the kernel has them.
+pub type Path = Arc<[u8]>;
+
+/// Files by their path, sorted by octet. What several views have in common they share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     /// What each path was.
-    pub entries: BTreeMap<Vec<u8>, Fingerprint>,
+    pub entries: BTreeMap<Path, Arc<Fingerprint>>,
 }
 
 impl View {
     /// What stands at this path and below it.
-    pub fn tree<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = (&'a Vec<u8>, &'a Fingerprint)> {
+    pub fn tree<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = (&'a Path, &'a Arc<Fingerprint>)> {
         let below = below(path);
-        let inside = self.entries.range(below.clone()..).take_while(move |(entry, _)| entry.starts_with(&below));
+        let inside = self
+            .entries
+            .range::<[u8], _>((Bound::Included(below.as_slice()), Bound::Unbounded))
+            .take_while(move |(entry, _)| entry.starts_with(&below))
+            .filter(move |(entry, _)| ***entry != *path);
         self.entries.get_key_value(path).into_iter().chain(inside)
     }
 
     /// Forgets this path and all below it; gives what was there.
     pub fn take_tree(&mut self, path: &[u8]) -> Self {
-        let names: Vec<Vec<u8>> = self.tree(path).map(|(name, _)| name.clone()).collect();
+        let names: Vec<Path> = self.tree(path).map(|(name, _)| name.clone()).collect();
         Self { entries: names.iter().filter_map(|name| self.entries.remove_entry(name)).collect() }
     }
 
     /// The same without what belongs to one machine.
     #[must_use]
     pub fn portable(self) -> Self {
-        Self { entries: self.entries.into_iter().map(|(path, print)| (path, print.portable())).collect() }
+        Self {
+            entries: self.entries.into_iter().map(|(path, print)| (path, Arc::new(print.as_ref().clone().portable()))).collect(),
+        }
     }
 }
 
@@ -45,13 +56,13 @@ pub(crate) fn below(path: &[u8]) -> Vec<u8> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// Where: of a move, where it went.
-    pub path: Vec<u8>,
+    pub path: Path,
     /// How.
     pub change: Change,
     /// What was there, or where it came from.
-    pub old: Option<Fingerprint>,
+    pub old: Option<Arc<Fingerprint>>,
     /// What is there.
-    pub new: Option<Fingerprint>,
+    pub new: Option<Arc<Fingerprint>>,
 }
 
 /// How something differs.
@@ -71,7 +82,7 @@ pub enum Change {
     /// The same inode stood elsewhere. It may have changed as well: [`Difference::attributes`].
     Moved {
         /// Where.
-        from: Vec<u8>,
+        from: Path,
     },
 }
 
@@ -119,7 +130,7 @@ impl Difference {
 /// All differences, sorted by path. A deleted and a created path with the same inode are one move.
 #[must_use]
 pub fn compare(old: &View, new: &View) -> Vec<Difference> {
-    let mut gone: HashMap<(Inode, Kind), &Vec<u8>> = HashMap::new();
+    let mut gone: HashMap<(Inode, Kind), &Path> = HashMap::new();
     for (path, print) in old.entries.iter().filter(|(path, _)| !new.entries.contains_key(*path)) {
         gone.extend(identity(print).map(|identity| (identity, path)));
     }
@@ -130,7 +141,7 @@ pub fn compare(old: &View, new: &View) -> Vec<Difference> {
             moved.insert(path, from);
         }
     }
-    let left: HashSet<&Vec<u8>> = moved.values().copied().collect();
+    let left: HashSet<&Path> = moved.values().copied().collect();
     let deleted = old.entries.iter().filter(|(path, _)| !new.entries.contains_key(*path) && !left.contains(path));
     let mut found: Vec<Difference> = deleted.map(|(path, print)| difference(path, Change::Deleted, Some(print), None)).collect();
     found.extend(new.entries.iter().filter_map(|(path, print)| match (moved.get(path), old.entries.get(path)) {
@@ -142,8 +153,8 @@ pub fn compare(old: &View, new: &View) -> Vec<Difference> {
     found
 }
 
-fn difference(path: &[u8], change: Change, old: Option<&Fingerprint>, new: Option<&Fingerprint>) -> Difference {
-    Difference { path: path.to_vec(), change, old: old.cloned(), new: new.cloned() }
+fn difference(path: &Path, change: Change, old: Option<&Arc<Fingerprint>>, new: Option<&Arc<Fingerprint>>) -> Difference {
+    Difference { path: Arc::clone(path), change, old: old.cloned(), new: new.cloned() }
 }
 
 /// What of an inode stays while it is moved. Its link count need not, nor the time of its last change.

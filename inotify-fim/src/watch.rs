@@ -30,6 +30,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::inotify::{self, CreateFlags};
 
+use crate::roots::Roots;
 use crate::scan::{self, Uncovered};
 use crate::view::{Difference, View};
 use reader::{Backlog, Note};
@@ -151,8 +152,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches these roots, directories or single files by absolute paths in their shortest form, and tells every [`Event`]
-    /// to `tell`, on a thread of its own. `tell` should not wait: while it does, nothing is compared.
+    /// Watches these roots, and tells every [`Event`] to `tell`, on a thread of its own. `tell` should not wait: while it does, nothing is compared.
     ///
     /// The first comparison is with `baseline`. Without one, what is there is taken for good: only what changes later is
     /// told. [`Event::Compared`] with [`Source::Start`] says that it is done. A root may be missing, and come later.
@@ -162,7 +162,7 @@ impl Watch {
     /// inotify_init(2) fails, most often as this user has `/proc/sys/fs/inotify/max_user_instances` of them; or eventfd(2),
     /// or a thread cannot be started.
     pub fn start(
-        roots: Vec<Vec<u8>>,
+        roots: Roots,
         baseline: Option<View>,
         options: Options,
         tell: impl FnMut(Event) + Send + 'static,
@@ -174,7 +174,7 @@ impl Watch {
         let (send, notes) = channel();
         let backlog = Arc::new(Backlog::default());
         let learns = baseline.is_none();
-        let reconciler = Reconciler::new(roots, baseline.unwrap_or_default(), options.scan.clone(), Arc::clone(&inotify));
+        let reconciler = Reconciler::new(roots, baseline.unwrap_or_default(), options.scan, Arc::clone(&inotify));
         let planner = Planner { notes, backlog: Arc::clone(&backlog), reconciler, options, tell };
         let handle = thread::Builder::new().name("fim-compare".into()).spawn(move || planner.run(learns))?;
         let watch = Self { stop: Some(Arc::clone(&stop)), planner: Some(handle) };

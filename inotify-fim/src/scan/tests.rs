@@ -10,6 +10,7 @@ use rustix::fs::{CWD, FileType, Mode};
 
 use super::*;
 use crate::fingerprint::{HashState, Kind};
+use crate::roots::How;
 use crate::view::compare;
 
 fn bytes(path: &Path) -> Vec<u8> {
@@ -17,20 +18,28 @@ fn bytes(path: &Path) -> Vec<u8> {
 }
 
 fn look(root: &Path, options: &Options) -> Scan {
-    scan(&[bytes(root)], &View::default(), options)
+    scan(&only(root), &View::default(), options)
+}
+
+fn only(root: &Path) -> Roots {
+    [bytes(root)].into_iter().collect()
+}
+
+fn look_so(root: &Path, how: How) -> Scan {
+    scan(&Roots::new([(bytes(root), how)]), &View::default(), &Options::default())
 }
 
 fn names(scan: &Scan, root: &Path) -> Vec<String> {
-    let inside = |path: &Vec<u8>| path[bytes(root).len()..].escape_ascii().to_string();
+    let inside = |path: &crate::view::Path| path[bytes(root).len()..].escape_ascii().to_string();
     scan.view.entries.keys().map(inside).collect()
 }
 
-fn excluding(globs: &[String]) -> Options {
+fn excluding(globs: &[String]) -> How {
     let mut set = GlobSetBuilder::new();
     for glob in globs {
         set.add(Glob::new(glob).unwrap());
     }
-    Options { exclude: set.build().unwrap(), ..Options::default() }
+    How { exclude: set.build().unwrap(), ..How::default() }
 }
 
 #[test]
@@ -74,12 +83,12 @@ fn only_what_changed_since_the_earlier_view_is_read() {
     let mut before = look(folder.path(), &Options::default()).view;
     // A mark that only a copy of the earlier view can carry.
     let mark = HashState::Done([0xee; 32]);
-    before.entries.values_mut().filter(|print| print.kind == Kind::File).for_each(|print| print.hash = mark);
+    before.entries.values_mut().filter(|print| print.kind == Kind::File).for_each(|print| Arc::make_mut(print).hash = mark);
     fs::write(folder.path().join("other"), "OTHER").unwrap();
-    let after = scan(&[bytes(folder.path())], &before, &Options::default()).view;
-    let marked = |name: &str| after.entries[&bytes(&folder.path().join(name))].hash == mark;
+    let after = scan(&only(folder.path()), &before, &Options::default()).view;
+    let marked = |name: &str| after.entries[bytes(&folder.path().join(name)).as_slice()].hash == mark;
     assert_eq!((marked("same"), marked("other")), (true, false));
-    let changed: Vec<Vec<u8>> = compare(&before, &after).into_iter().map(|found| found.path).collect();
+    let changed: Vec<Vec<u8>> = compare(&before, &after).into_iter().map(|found| found.path.to_vec()).collect();
     assert_eq!(changed, [bytes(&folder.path().join("other"))]);
 }
 
@@ -92,7 +101,7 @@ fn an_excluded_directory_is_an_entry_and_no_more() {
         fs::write(root.join(name), "").unwrap();
     }
     fs::set_permissions(root.join("run.log"), fs::Permissions::from_mode(0o755)).unwrap();
-    let found = look(root, &excluding(&[format!("{}/cache", root.display()), "**/*.log".into()]));
+    let found = look_so(root, excluding(&[format!("{}/cache", root.display()), "**/*.log".into()]));
     assert_eq!(names(&found, root), ["", "/cache", "/kept", "/run.log"], "what can be run is not hidden by its name");
     assert_eq!(found.excluded, 1);
     assert_eq!(found.uncovered, [(bytes(&root.join("cache")), Uncovered::Excluded)].into());
@@ -128,15 +137,15 @@ fn below_a_file_or_a_link_there_is_nothing() {
     fs::write(folder.path().join("file"), "").unwrap();
     symlink("/etc", folder.path().join("link")).unwrap();
     for name in ["file/x", "link/passwd", "none/x"] {
-        let place = Place { root: bytes(folder.path()), path: bytes(&folder.path().join(name)), whole: false };
-        assert_eq!(run([place], &View::default(), &Options::default()), Scan::default(), "{name}");
+        let place = Place { path: bytes(&folder.path().join(name)), whole: false };
+        assert_eq!(run(&only(folder.path()), [place], &View::default(), &Options::default()), Scan::default(), "{name}");
     }
 }
 
 #[test]
 fn what_the_kernel_makes_up_is_not_walked() {
     for cross in [false, true] {
-        let found = look(Path::new("/proc/self"), &Options { cross, ..Options::default() });
+        let found = look_so(Path::new("/proc/self"), How { cross, ..How::default() });
         assert_eq!((found.view.entries.len(), found.uncovered.len()), (1, 1));
         assert_eq!(found.uncovered[&b"/proc/self"[..]], Uncovered::Kernel);
     }
@@ -147,7 +156,7 @@ fn another_file_system_is_entered_only_if_told() {
     if fs::metadata("/dev").unwrap().dev() == fs::metadata("/dev/shm").map_or(0, |shm| shm.dev()) {
         return eprintln!("NOT TESTED: /dev/shm is no file system of its own here");
     }
-    let [stays, crosses] = [false, true].map(|cross| look(Path::new("/dev"), &Options { cross, ..Options::default() }));
+    let [stays, crosses] = [false, true].map(|cross| look_so(Path::new("/dev"), How { cross, ..How::default() }));
     assert_eq!(stays.uncovered.get(&b"/dev/shm"[..]), Some(&Uncovered::OtherFileSystem));
     assert_eq!(crosses.uncovered.get(&b"/dev/shm"[..]), None);
 }
@@ -174,7 +183,7 @@ fn a_directory_swapped_for_a_link_leads_nowhere() {
         fs::write(at(name).join("file"), content).unwrap();
     }
     symlink(at("outside"), at("root/link")).unwrap();
-    let secret = look(&at("outside"), &Options::default()).view.entries[&bytes(&at("outside/file"))].hash;
+    let secret = look(&at("outside"), &Options::default()).view.entries[bytes(&at("outside/file")).as_slice()].hash;
     let end = AtomicBool::new(false);
     let (from, to) = (at("root/real"), at("root/link"));
     thread::scope(|scope| {
@@ -210,5 +219,5 @@ fn what_could_not_be_seen_is_carried_over_and_what_is_gone_is_not() {
     ];
     let mut after = Scan { uncovered: uncovered.into(), ..Scan::default() };
     after.carry(&before);
-    assert_eq!(after.view.entries.into_keys().collect::<Vec<_>>(), [at("hidden"), at("hidden/file")]);
+    assert_eq!(after.view.entries.keys().map(|path| path.to_vec()).collect::<Vec<_>>(), [at("hidden"), at("hidden/file")]);
 }

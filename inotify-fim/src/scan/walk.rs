@@ -4,7 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{io, mem};
@@ -15,7 +14,8 @@ use rustix::io::Errno;
 use super::{Options, Uncovered};
 use crate::beneath;
 use crate::fingerprint::{self, Device, Fingerprint, Kind};
-use crate::view::View;
+use crate::roots::{How, Roots};
+use crate::view::{Path, View};
 
 /// Octets of directory entries that are listed at once.
 const LISTING: usize = 32 * 1024;
@@ -47,13 +47,14 @@ const KERNEL: [u64; 16] = [
 /// A root and the file system that it is on.
 pub(super) struct Root {
     path: Vec<u8>,
+    how: Arc<How>,
     device: Option<Device>,
 }
 
 impl Root {
-    pub(super) fn new(path: Vec<u8>) -> Self {
+    pub(super) fn new(path: Vec<u8>, how: Arc<How>) -> Self {
         let device = beneath::open(&path, &path).ok().and_then(|top| device_of(&top));
-        Self { path, device }
+        Self { path, how, device }
     }
 }
 
@@ -64,26 +65,27 @@ pub(super) enum Job {
     /// List a directory and look at its entries.
     Directory { root: Arc<Root>, path: Vec<u8> },
     /// Read these files of a directory.
-    Files { directory: Arc<OwnedFd>, path: Arc<[u8]>, names: Vec<OsString> },
+    Files { root: Arc<Root>, directory: Arc<OwnedFd>, path: Path, names: Vec<OsString> },
 }
 
 /// What one thread found.
 #[derive(Default)]
 pub(super) struct Part {
-    pub(super) entries: Vec<(Vec<u8>, Fingerprint)>,
+    pub(super) entries: Vec<(Path, Arc<Fingerprint>)>,
     pub(super) uncovered: Vec<(Vec<u8>, Uncovered)>,
     pub(super) excluded: u64,
 }
 
 pub(super) struct Walk<'a> {
+    roots: &'a Roots,
     previous: &'a View,
     options: &'a Options,
     looked: AtomicUsize,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(previous: &'a View, options: &'a Options) -> Self {
-        Self { previous, options, looked: AtomicUsize::new(0) }
+    pub(super) fn new(roots: &'a Roots, previous: &'a View, options: &'a Options) -> Self {
+        Self { roots, previous, options, looked: AtomicUsize::new(0) }
     }
 
     pub(super) fn step(&self, job: Job, part: &mut Part, mut push: impl FnMut(Job)) {
@@ -101,7 +103,7 @@ impl<'a> Walk<'a> {
                 let done = self.directory(&root, &path, part, &mut push);
                 (path, done)
             }
-            Job::Files { directory, path, names } => return self.files(&directory, &path, &names, part),
+            Job::Files { root, directory, path, names } => return self.files(&root, &directory, &path, &names, part),
         };
         if let Err(error) = done {
             uncover(part, path, error);
@@ -125,12 +127,12 @@ impl<'a> Walk<'a> {
             (Err(error), _) => return Err(error),
         };
         let stat = glance(&directory, name)?;
-        let excluded = self.is_excluded(path);
+        let excluded = root.how.excludes(path);
         if excluded && can_be_left_out(&stat) {
             part.excluded += 1;
             return Ok(());
         }
-        self.one(&directory, name, path.to_vec(), Some(&stat), part);
+        self.one(root, &directory, name, path.to_vec(), Some(&stat), part);
         if whole && fingerprint::kind(&stat) == Kind::Directory {
             self.enter(root, path.to_vec(), excluded, part, push);
         }
@@ -148,12 +150,13 @@ impl<'a> Walk<'a> {
 
     fn directory(&self, root: &Arc<Root>, path: &[u8], part: &mut Part, push: &mut impl FnMut(Job)) -> Result<(), Errno> {
         let directory = Arc::new(beneath::open(&root.path, path)?);
-        if let Some(why) = barred(&directory, root.device, self.options.cross)? {
+        if let Some(why) = barred(&directory, root.device, root.how.cross)? {
             part.uncovered.push((path.to_vec(), why));
             return Ok(());
         }
-        let (shared, mut files, mut octets): (Arc<[u8]>, _, _) = (path.into(), Vec::new(), 0);
-        let take = |names| Job::Files { directory: Arc::clone(&directory), path: Arc::clone(&shared), names };
+        let (shared, mut files, mut octets): (Path, _, _) = (path.into(), Vec::new(), 0);
+        let take =
+            |names| Job::Files { root: Arc::clone(root), directory: Arc::clone(&directory), path: Arc::clone(&shared), names };
         let mut buffer = [MaybeUninit::uninit(); LISTING];
         let mut list = RawDir::new(&*directory, &mut buffer);
         while let Some(entry) = list.next() {
@@ -176,7 +179,7 @@ impl<'a> Walk<'a> {
                 octets = 0;
             }
         }
-        self.files(&directory, path, &files, part);
+        self.files(root, &directory, path, &files, part);
         Ok(())
     }
 
@@ -190,6 +193,9 @@ impl<'a> Walk<'a> {
         part: &mut Part,
         push: &mut impl FnMut(Job),
     ) -> Option<u64> {
+        if self.roots.begins_at(&path) {
+            return None;
+        }
         let stat = match glance(directory, name) {
             Ok(stat) => stat,
             Err(error) => {
@@ -197,7 +203,7 @@ impl<'a> Walk<'a> {
                 return None;
             }
         };
-        let excluded = self.is_excluded(&path);
+        let excluded = root.how.excludes(&path);
         if excluded && can_be_left_out(&stat) {
             part.excluded += 1;
             return None;
@@ -205,37 +211,34 @@ impl<'a> Walk<'a> {
         if fingerprint::kind(&stat) == Kind::Directory {
             self.enter(root, path.clone(), excluded, part, push);
         }
-        match self.known(&path, &stat) {
-            Some(known) => part.entries.push((path, known)),
+        match self.known(root, &path, &stat) {
+            Some(known) => part.entries.push(known),
             None => return Some(stat.stx_size),
         }
         None
     }
 
-    fn files(&self, directory: &OwnedFd, path: &[u8], names: &[OsString], part: &mut Part) {
+    fn files(&self, root: &Root, directory: &OwnedFd, path: &[u8], names: &[OsString], part: &mut Part) {
         for name in names {
-            self.one(directory, name, beneath::join(path, name.as_bytes()), None, part);
+            self.one(root, directory, name, beneath::join(path, name.as_bytes()), None, part);
         }
     }
 
     /// The fingerprint of one file, as it is known or as it is read.
-    fn one(&self, directory: &OwnedFd, name: &OsStr, path: Vec<u8>, stat: Option<&Statx>, part: &mut Part) {
-        if let Some(known) = stat.and_then(|stat| self.known(&path, stat)) {
-            part.entries.push((path, known));
+    fn one(&self, root: &Root, directory: &OwnedFd, name: &OsStr, path: Vec<u8>, stat: Option<&Statx>, part: &mut Part) {
+        if let Some(known) = stat.and_then(|stat| self.known(root, &path, stat)) {
+            part.entries.push(known);
             return;
         }
-        match Fingerprint::read(directory, name, self.options.largest) {
-            Ok(print) => part.entries.push((path, print)),
+        match Fingerprint::read(directory, name, root.how.largest) {
+            Ok(print) => part.entries.push((path.into(), Arc::new(print))),
             Err(error) => uncover(part, path, errno(&error)),
         }
     }
 
-    fn known(&self, path: &[u8], stat: &Statx) -> Option<Fingerprint> {
-        self.previous.entries.get(path).filter(|print| print.still(stat, self.options.largest)).cloned()
-    }
-
-    fn is_excluded(&self, path: &[u8]) -> bool {
-        self.options.exclude.is_match(Path::new(OsStr::from_bytes(path)))
+    fn known(&self, root: &Root, path: &[u8], stat: &Statx) -> Option<(Path, Arc<Fingerprint>)> {
+        let (path, print) = self.previous.entries.get_key_value(path)?;
+        print.still(stat, root.how.largest).then(|| (Arc::clone(path), Arc::clone(print)))
     }
 }
 

@@ -8,7 +8,6 @@ use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::inotify::{self, WatchFlags};
@@ -17,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::beneath;
 use crate::fingerprint::{self, Kind};
+use crate::roots::Roots;
 use crate::scan::{self, Uncovered};
 use crate::view::below;
 
@@ -62,16 +62,17 @@ impl Armed {
 
     /// Watches the directory at `top` and all below it: each is opened, watched through its descriptor, and only then
     /// listed, so that what is made in it meanwhile is either listed or told. Gives those that should be watched and are not.
-    pub(super) fn arm(&mut self, root: &[u8], top: &[u8], options: &scan::Options) -> Vec<(Vec<u8>, Uncovered)> {
+    pub(super) fn arm(&mut self, roots: &Roots, top: &[u8]) -> Vec<(Vec<u8>, Uncovered)> {
+        let Some((root, how)) = roots.of(top) else { return Vec::new() };
         let device = beneath::open(root, root).ok().and_then(|root| scan::device_of(&root));
         let (mut stack, mut failed) = (vec![top.to_vec()], Vec::new());
         while let Some(path) = stack.pop() {
-            if options.exclude.is_match(Path::new(OsStr::from_bytes(&path))) {
+            if how.excludes(&path) || (roots.begins_at(&path) && path != root) {
                 continue;
             }
             // What cannot be opened or is barred is told by the scan that follows.
             let Ok(directory) = beneath::open(root, &path) else { continue };
-            if !matches!(scan::barred(&directory, device, options.cross), Ok(None)) {
+            if !matches!(scan::barred(&directory, device, how.cross), Ok(None)) {
                 continue;
             }
             if self.add(&path, &directory, mask()).is_err() {

@@ -12,11 +12,12 @@ use super::{Cause, Event, Source};
 use crate::beneath;
 use crate::fingerprint::{Device, Fingerprint, Kind};
 use crate::raw::mask;
+use crate::roots::{Roots, ancestors};
 use crate::scan::{self, Place, Scan, Uncovered};
-use crate::view::{View, below, compare};
+use crate::view::{Path, View, below, compare};
 
 pub(super) struct Reconciler {
-    roots: Vec<Vec<u8>>,
+    roots: Roots,
     options: scan::Options,
     armed: Armed,
     /// What was there when it was last looked.
@@ -47,7 +48,7 @@ struct Mark {
 
 impl Reconciler {
     /// Nothing is watched before the first [`Self::compare_all`] and [`Self::reconcile`].
-    pub(super) fn new(roots: Vec<Vec<u8>>, baseline: View, options: scan::Options, inotify: Arc<OwnedFd>) -> Self {
+    pub(super) fn new(roots: Roots, baseline: View, options: scan::Options, inotify: Arc<OwnedFd>) -> Self {
         Self {
             roots,
             options,
@@ -87,15 +88,17 @@ impl Reconciler {
     }
 
     fn take_name(&mut self, path: Vec<u8>, note: &Note) {
-        let Some(root) = self.root_of(&path).map(<[u8]>::to_vec) else { return };
+        if self.roots.of(&path).is_none() {
+            return;
+        }
         let has = |bits| note.mask & bits != 0;
         let (made, entered) = (has(mask::CREATE), has(mask::MOVED_TO));
         // What could not be seen may be seen now; a root may be of another type.
-        let arm = path == root || self.uncovered.contains_key(&path);
+        let arm = self.roots.begins_at(&path) || self.uncovered.contains_key(&path);
         let whole = arm || (has(mask::ISDIR) && (made || entered || has(mask::MOVED_FROM)));
         let mut mark = Mark { whole, arm, came: made, went: false };
         if has(mask::ISDIR) && (made || entered) {
-            let failed = self.armed.arm(&root, &path, &self.options);
+            let failed = self.armed.arm(&self.roots, &path);
             self.failed.extend(failed);
         }
         if has(mask::MOVED_FROM) {
@@ -129,13 +132,13 @@ impl Reconciler {
     pub(super) fn compare_all(&mut self, source: Source) {
         self.source = source;
         self.halves.clear();
-        for root in self.roots.clone() {
-            self.mark(root, Mark { whole: true, arm: true, ..Mark::default() });
+        for (root, _) in self.roots.clone().iter() {
+            self.mark(root.to_vec(), Mark { whole: true, arm: true, ..Mark::default() });
         }
     }
 
     fn mark(&mut self, path: Vec<u8>, mark: Mark) {
-        if self.root_of(&path).is_none() {
+        if self.roots.of(&path).is_none() {
             return;
         }
         let known = self.dirty.entry(path).or_default();
@@ -145,19 +148,16 @@ impl Reconciler {
         known.went |= mark.went;
     }
 
-    fn root_of(&self, path: &[u8]) -> Option<&[u8]> {
-        self.roots.iter().find(|root| path == *root || path.starts_with(&below(root))).map(Vec::as_slice)
-    }
-
     /// Looks at all that is marked, tells what changed, and takes that for what is there now.
     pub(super) fn reconcile(&mut self, tell: &mut dyn FnMut(Event)) {
+        self.mark_roots_inside();
         let dirty = std::mem::take(&mut self.dirty);
         let source = std::mem::replace(&mut self.source, Source::Event);
         let gap = self.gap.take();
         self.halves.clear();
         let places = self.places(&dirty);
         self.arm(&places, &dirty);
-        let mut scan = scan::run(places.iter().cloned(), &self.view, &self.options);
+        let mut scan = scan::run(&self.roots, places.iter().cloned(), &self.view, &self.options);
         scan.uncovered.extend(self.failed.drain(..));
         let mut old = View::default();
         for place in &places {
@@ -165,7 +165,9 @@ impl Reconciler {
         }
         self.same_inodes(&mut old, &mut scan);
         scan.carry(&old);
-        for (path, _) in dirty.iter().filter(|(path, mark)| mark.came && !mark.went && is_nowhere(path, &old, &scan.view)) {
+        let excluded = |path: &[u8]| self.roots.of(path).is_some_and(|(_, how)| how.excludes(path));
+        let came = dirty.iter().filter(|(path, mark)| mark.came && !mark.went && is_nowhere(path, &old, &scan.view));
+        for (path, _) in came.filter(|(path, _)| !excluded(path)) {
             tell(Event::Transient { path: path.clone() });
         }
         let found = compare(&old, &scan.view);
@@ -190,55 +192,58 @@ impl Reconciler {
     fn places(&self, dirty: &BTreeMap<Vec<u8>, Mark>) -> Vec<Place> {
         let whole: BTreeSet<&[u8]> = dirty.iter().filter(|(_, mark)| mark.whole).map(|(path, _)| path.as_slice()).collect();
         let is_inside = |path: &[u8]| {
-            let mut at = path;
-            while let Some((parent, _)) = beneath::split(at) {
-                if whole.contains(parent) {
-                    return true;
-                }
-                at = parent;
-            }
-            false
+            let root = self.roots.of(path).map_or(0, |(root, _)| root.len());
+            ancestors(path).skip(1).take_while(|above| above.len() >= root).any(|above| whole.contains(above))
         };
         let outer = dirty.iter().filter(|(path, _)| !is_inside(path));
-        outer.filter_map(|(path, mark)| self.place(path, mark.whole)).collect()
+        outer.map(|(path, mark)| Place { path: path.clone(), whole: mark.whole }).collect()
     }
 
-    fn place(&self, path: &[u8], whole: bool) -> Option<Place> {
-        self.root_of(path).map(|root| Place { root: root.to_vec(), path: path.to_vec(), whole })
+    /// A root below something that is looked at may be another one now.
+    fn mark_roots_inside(&mut self) {
+        let inside: Vec<Vec<u8>> = self.dirty.keys().flat_map(|path| self.roots.inside(path)).map(<[u8]>::to_vec).collect();
+        for root in inside {
+            self.mark(root, Mark { whole: true, arm: true, ..Mark::default() });
+        }
     }
 
     /// Watches what may not be watched yet; of a root its parent too, where its own coming and going is told.
     fn arm(&mut self, places: &[Place], dirty: &BTreeMap<Vec<u8>, Mark>) {
-        for Place { root, path, .. } in places.iter().filter(|place| dirty.get(&place.path).is_some_and(|mark| mark.arm)) {
-            if let Some((parent, _)) = beneath::split(path).filter(|_| path == root) {
+        for Place { path, .. } in places.iter().filter(|place| dirty.get(&place.path).is_some_and(|mark| mark.arm)) {
+            if let Some((parent, _)) = beneath::split(path).filter(|_| self.roots.begins_at(path)) {
                 // A root whose parent cannot be watched is still compared on schedule.
-                let _ = self.armed.arm_parent(parent, root);
+                let _ = self.armed.arm_parent(parent, path);
             }
-            let failed = self.armed.arm(root, path, &self.options);
+            let failed = self.armed.arm(&self.roots, path);
             self.failed.extend(failed);
         }
     }
 
     /// What was there, out of the view. If it is no directory now, all that was below it is gone too.
-    fn take_old(&mut self, place: &Place, now: &View) -> BTreeMap<Vec<u8>, Fingerprint> {
-        let is_directory = now.entries.get(&place.path).is_some_and(|print| print.kind == Kind::Directory);
+    fn take_old(&mut self, place: &Place, now: &View) -> BTreeMap<Path, Arc<Fingerprint>> {
+        let is_directory = now.entries.get(place.path.as_slice()).is_some_and(|print| print.kind == Kind::Directory);
         if place.whole || !is_directory {
             return self.view.take_tree(&place.path).entries;
         }
-        self.view.entries.remove_entry(&place.path).into_iter().collect()
+        self.view.entries.remove_entry(place.path.as_slice()).into_iter().collect()
     }
 
     /// An event names one of a file's names. The others changed with it.
     fn same_inodes(&mut self, old: &mut View, scan: &mut Scan) {
-        let several = |view: &View| view.entries.values().filter_map(linked).collect::<HashSet<_>>();
+        let several = |view: &View| view.entries.values().filter_map(|print| linked(print)).collect::<HashSet<_>>();
         let inodes: HashSet<_> = several(old).union(&several(&scan.view)).copied().collect();
         if inodes.is_empty() {
             return;
         }
         let is_other = |print: &Fingerprint| print.inode.is_some_and(|inode| inodes.contains(&(inode.device, inode.number)));
-        let others: Vec<Vec<u8>> =
+        let others: Vec<Path> =
             self.view.entries.iter().filter(|(_, print)| is_other(print)).map(|(path, _)| path.clone()).collect();
-        let mut more = scan::run(others.iter().filter_map(|path| self.place(path, false)), &self.view, &self.options);
+        let mut more = scan::run(
+            &self.roots,
+            others.iter().map(|path| Place { path: path.to_vec(), whole: false }),
+            &self.view,
+            &self.options,
+        );
         old.entries.extend(others.iter().filter_map(|path| self.view.entries.remove_entry(path)));
         scan.view.entries.append(&mut more.view.entries);
         scan.uncovered.append(&mut more.uncovered);

@@ -18,7 +18,7 @@ fn quick() -> Options {
 fn watch(root: &Path, baseline: Option<View>, options: Options) -> (Watch, Vec<Event>, mpsc::Receiver<Event>) {
     let (send, told) = mpsc::channel();
     let tell = move |event| drop(send.send(event));
-    let watch = Watch::start(vec![bytes(root)], baseline, options, tell).unwrap();
+    let watch = Watch::start(Roots::from_iter([bytes(root)]), baseline, options, tell).unwrap();
     let is_ready = |event: &Event| matches!(event, Event::Compared { source: Source::Start, .. });
     let mut first = Vec::new();
     while !first.last().is_some_and(is_ready) {
@@ -29,7 +29,7 @@ fn watch(root: &Path, baseline: Option<View>, options: Options) -> (Watch, Vec<E
 
 fn changes(events: impl IntoIterator<Item = Event>) -> Vec<(Change, Vec<u8>, Source)> {
     let change = |event| match event {
-        Event::Changed { difference, source } => Some((difference.change, difference.path, source)),
+        Event::Changed { difference, source } => Some((difference.change, difference.path.to_vec(), source)),
         _ => None,
     };
     events.into_iter().filter_map(change).collect()
@@ -47,7 +47,10 @@ fn a_change_is_told_while_it_runs_and_the_last_ones_when_it_stops() {
     fs::write(&two, "x").unwrap();
     let view = running.stop();
     assert_eq!(changes(told), [(Change::Created, bytes(&two), Source::Event)]);
-    assert_eq!(view.entries.keys().collect::<Vec<_>>(), [&bytes(folder.path()), &bytes(&one), &bytes(&two)]);
+    assert_eq!(
+        view.entries.keys().map(|path| path.to_vec()).collect::<Vec<_>>(),
+        [bytes(folder.path()), bytes(&one), bytes(&two)]
+    );
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn that_it_has_ended_can_be_seen_and_the_longest_times_do_no_harm() {
     let (running, ..) = watch(folder.path(), None, endless.clone());
     assert!(running.is_running());
     let refuses = |event| assert!(!matches!(event, Event::Changed { .. }), "what a test throws");
-    let fails = Watch::start(vec![bytes(folder.path())], Some(View::default()), endless, refuses).unwrap();
+    let fails = Watch::start(Roots::from_iter([bytes(folder.path())]), Some(View::default()), endless, refuses).unwrap();
     let end = Instant::now() + Duration::from_secs(10);
     while fails.is_running() {
         assert!(Instant::now() < end);

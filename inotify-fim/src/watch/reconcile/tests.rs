@@ -36,7 +36,7 @@ impl World {
         fs::create_dir_all(folder.path().join("outside")).unwrap();
         prepare(&folder.path().join("root"));
         let inotify = Arc::new(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap());
-        let roots = vec![bytes(&folder.path().join("root"))];
+        let roots = Roots::from_iter([bytes(&folder.path().join("root"))]);
         let options = scan::Options { threads: 1, ..scan::Options::default() };
         let reconciler = Reconciler::new(roots, View::default(), options, Arc::clone(&inotify));
         let mut world = Self { folder, inotify, reconciler, events: Vec::new() };
@@ -85,9 +85,10 @@ impl World {
     fn assert_true(&self) {
         let fresh = scan::scan(&self.reconciler.roots, &View::default(), &self.reconciler.options);
         assert_eq!(compare(&self.reconciler.view, &fresh.view), []);
-        let is_directory = |(path, print): (&Vec<u8>, &Fingerprint)| (print.kind == Kind::Directory).then(|| path.clone());
+        let is_directory =
+            |(path, print): (&crate::view::Path, &Arc<Fingerprint>)| (print.kind == Kind::Directory).then(|| path.to_vec());
         let directories: BTreeSet<Vec<u8>> = fresh.view.entries.iter().filter_map(is_directory).collect();
-        let root = &self.reconciler.roots[0];
+        let root = self.reconciler.roots.iter().next().unwrap().0;
         let watched: BTreeSet<Vec<u8>> = self.reconciler.armed.all().filter(|path| path.starts_with(root)).cloned().collect();
         assert_eq!(watched, directories);
     }
@@ -234,7 +235,7 @@ fn a_root_may_go_and_come_back() {
 #[test]
 fn a_root_that_is_one_file_is_watched_through_replacements() {
     let mut world = World::with(|root| fs::write(root.join("f"), "").unwrap());
-    world.reconciler.roots = vec![bytes(&world.at("f"))];
+    world.reconciler.roots = Roots::from_iter([bytes(&world.at("f"))]);
     world.reconciler.armed.keep(&bytes(&world.at("")), |_| false);
     world.reconciler.view = View::default();
     world.reconciler.compare_all(Source::Start);
@@ -436,4 +437,25 @@ proptest! {
         acts.iter().for_each(|act| play(&mut world, act));
         world.settle();
     }
+}
+
+#[test]
+fn a_root_inside_another_is_looked_at_in_its_own_way() {
+    let mut world = World::with(|root| fs::create_dir_all(root.join("deep/logs/old")).unwrap());
+    let exclude = globset::GlobSet::builder().add(globset::Glob::new("**/*.tmp").unwrap()).build().unwrap();
+    let quiet = crate::roots::How { exclude, ..Default::default() };
+    let whole = (bytes(&world.folder.path().join("root")), crate::roots::How::default());
+    world.reconciler.roots = Roots::new([whole, (bytes(&world.at("deep/logs")), quiet)]);
+    world.reconciler.compare_all(Source::Start);
+    world.settle();
+    fs::write(world.at("deep/logs/a.tmp"), "").unwrap();
+    fs::write(world.at("deep/b.tmp"), "").unwrap();
+    assert_eq!(world.told(), told([("created", "deep/b.tmp")]));
+    fs::rename(world.at("deep"), world.outside("deep")).unwrap();
+    let gone = world.settle().into_iter().filter(|event| matches!(event, Event::Changed { .. })).count();
+    assert_eq!(gone, 4, "deep, b.tmp, logs and old");
+    fs::rename(world.outside("deep"), world.at("deep")).unwrap();
+    world.settle();
+    fs::write(world.at("deep/logs/old/b"), "").unwrap();
+    assert_eq!(world.told(), told([("created", "deep/logs/old/b")]));
 }

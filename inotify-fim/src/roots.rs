@@ -1,0 +1,131 @@
+//! Which trees are looked at, and how. Pure.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use globset::GlobSet;
+
+use crate::view::below;
+
+/// How one tree is looked at.
+#[derive(Clone, Debug)]
+pub struct How {
+    /// What of its files counts.
+    pub content: Content,
+    /// Absolute paths that are left out. An excluded directory is itself looked at, and not entered: what it holds is
+    /// neither read nor watched. An excluded file is still looked at if it can be executed by anybody.
+    pub exclude: GlobSet,
+    /// Go on into other file systems that are mounted below the root. What the kernel makes up (proc, sysfs, cgroup and
+    /// the like) is never entered.
+    pub cross: bool,
+    /// Octets up to which a file is hashed.
+    pub largest: u64,
+    /// Hash what a symbolic link leads to even outside the root. What it leads to inside is always hashed.
+    pub follow: bool,
+}
+
+/// All of every file, in other file systems too, nothing excluded, files up to 1 GiB, no link followed out of the tree.
+impl Default for How {
+    fn default() -> Self {
+        Self { content: Content::Whole, exclude: GlobSet::empty(), cross: true, largest: 1 << 30, follow: false }
+    }
+}
+
+impl How {
+    /// Whether an absolute path is left out.
+    pub(crate) fn excludes(&self, path: &[u8]) -> bool {
+        self.exclude.is_match(Path::new(OsStr::from_bytes(path)))
+    }
+}
+
+/// What of a file counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Content {
+    /// All of it.
+    #[default]
+    Whole,
+    /// What was there must stay; more may be added at the end, as to a log.
+    Append,
+    /// Not its content, size and time: they may change at will.
+    Attributes,
+    /// Files that nobody can execute are left out, for places where an app writes what it likes.
+    Executables,
+}
+
+/// Trees by their path. A tree inside another is looked at in its own way, and is no part of the other.
+#[derive(Clone, Debug, Default)]
+pub struct Roots(BTreeMap<Vec<u8>, Arc<How>>);
+
+impl Roots {
+    /// Each tree once, by its absolute path in its shortest form, as a manifest wants it: a directory or a single file.
+    /// Of two with one path the later is taken.
+    #[must_use]
+    pub fn new(trees: impl IntoIterator<Item = (Vec<u8>, How)>) -> Self {
+        Self(trees.into_iter().map(|(path, how)| (path, Arc::new(how))).collect())
+    }
+
+    /// All, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<How>)> {
+        self.0.iter().map(|(path, how)| (path.as_slice(), how))
+    }
+
+    /// The tree that a path belongs to: of those around it the innermost.
+    #[must_use]
+    pub fn of(&self, path: &[u8]) -> Option<(&[u8], &Arc<How>)> {
+        ancestors(path).find_map(|at| self.0.get_key_value(at)).map(|(path, how)| (path.as_slice(), how))
+    }
+
+    /// Whether a tree begins here.
+    #[must_use]
+    pub fn begins_at(&self, path: &[u8]) -> bool {
+        self.0.contains_key(path)
+    }
+
+    /// The trees that lie below this path.
+    pub(crate) fn inside<'a>(&'a self, path: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+        let below = below(path);
+        let from = self.0.range(below.clone()..).map(|(path, _)| path.as_slice());
+        from.take_while(move |path| path.starts_with(&below)).filter(|path| *path != b"/")
+    }
+}
+
+/// Trees that are looked at as a whole.
+impl FromIterator<Vec<u8>> for Roots {
+    fn from_iter<I: IntoIterator<Item = Vec<u8>>>(paths: I) -> Self {
+        Self::new(paths.into_iter().map(|path| (path, How::default())))
+    }
+}
+
+/// A path and all that it is below, up to `/`.
+pub(crate) fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::successors(Some(path), |path| {
+        let slash = path.iter().rposition(|byte| *byte == b'/')?;
+        match slash {
+            0 if path.len() > 1 => Some(&path[..1]),
+            0 => None,
+            _ => Some(&path[..slash]),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_belongs_to_the_innermost_tree() {
+        let roots: Roots = ["/app", "/app/logs", "/"].map(Vec::from).into_iter().collect();
+        let of = |path: &str| roots.of(path.as_bytes()).map(|(root, _)| str::from_utf8(root).unwrap());
+        assert_eq!(of("/app"), Some("/app"));
+        assert_eq!(of("/app/logs/a/b"), Some("/app/logs"));
+        assert_eq!(of("/app/logsx"), Some("/app"));
+        assert_eq!(of("/apple"), Some("/"));
+        assert_eq!(of("/"), Some("/"));
+        assert_eq!(roots.inside(b"/app").collect::<Vec<_>>(), [b"/app/logs"]);
+        assert_eq!(roots.inside(b"/").count(), 2);
+        assert!(Roots::from_iter([b"/a".to_vec()]).of(b"/").is_none());
+    }
+}
