@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::fingerprint::{Device, Fingerprint, Flags, HashState, Inode, Kind, Stamp, Xattr};
+use crate::fingerprint::{Device, Fingerprint, Flags, HashState, Inode, Kind, LeadsTo, Stamp, Xattr};
 use crate::view::View;
 
 pub(crate) fn view() -> impl Strategy<Value = View> {
@@ -27,8 +27,8 @@ fn fingerprint() -> impl Strategy<Value = Fingerprint> {
     let value = || option::of(proptest::collection::vec(any::<u8>(), 0..4));
     let xattrs = [value(), value(), value()];
     let text = proptest::collection::vec(any::<u8>(), 0..8);
-    (kind(), numbers, any::<(bool, bool)>(), text, xattrs, hash(), option::of(inode())).prop_map(
-        |(kind, (mode, uid, gid, size, mtime), (immutable, append), text, xattrs, hash, inode)| Fingerprint {
+    (kind(), numbers, any::<(bool, bool)>(), text, xattrs, hash(), option::of(inode()), option::of(leads_to())).prop_map(
+        |(kind, (mode, uid, gid, size, mtime), (immutable, append), text, xattrs, hash, inode, end)| Fingerprint {
             kind,
             mode,
             uid,
@@ -40,6 +40,9 @@ fn fingerprint() -> impl Strategy<Value = Fingerprint> {
             xattrs: Xattr::ALL.into_iter().zip(xattrs).filter_map(|(which, value)| Some((which, value?.into()))).collect(),
             hash: if kind == Kind::File { hash } else { HashState::NotRegular },
             inode,
+            extends: None,
+            last: None,
+            leads_to: end.filter(|_| kind == Kind::Symlink).map(Box::new),
         },
     )
 }
@@ -61,8 +64,17 @@ fn hash() -> impl Strategy<Value = HashState> {
         any::<[u8; 32]>().prop_map(HashState::Done),
         Just(HashState::TooLarge),
         Just(HashState::Unstable),
+        Just(HashState::NotRead),
         any::<i32>().prop_map(HashState::Unreadable),
     ]
+}
+
+fn leads_to() -> impl Strategy<Value = LeadsTo> {
+    let here = option::of((inode(), any::<u64>(), stamp()));
+    (here, hash()).prop_map(|(here, hash)| match here {
+        Some((inode, size, mtime)) => LeadsTo { inode: Some(inode), size, mtime, hash },
+        None => LeadsTo { inode: None, size: 0, mtime: Stamp::default(), hash },
+    })
 }
 
 fn inode() -> impl Strategy<Value = Inode> {

@@ -54,6 +54,26 @@ pub struct Fingerprint {
     pub hash: HashState,
     /// Which inode it was. `None` in what was written for other machines.
     pub inode: Option<Inode>,
+    /// The hash of the older, shorter content that this one begins with, where that was looked for
+    /// ([`Content::Append`](crate::roots::Content::Append)).
+    pub extends: Option<Box<[u8; 32]>>,
+    /// Where there is no hash: the last that was known of what stood there.
+    pub last: Option<Box<[u8; 32]>>,
+    /// The regular file that a symbolic link leads to, as far as that may be looked at.
+    pub leads_to: Option<Box<LeadsTo>>,
+}
+
+/// What is found at the end of a symbolic link: what whoever opens the link reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeadsTo {
+    /// Which inode it was. `None` in what was written for other machines, where size and time are zero as well.
+    pub inode: Option<Inode>,
+    /// Octets.
+    pub size: u64,
+    /// When the content was changed, as the file says.
+    pub mtime: Stamp,
+    /// The hash of the content, or why there is none.
+    pub hash: HashState,
 }
 
 /// The type of a file.
@@ -209,6 +229,9 @@ impl Fingerprint {
             target: None,
             xattrs: Box::default(),
             hash: HashState::NotRegular,
+            extends: None,
+            last: None,
+            leads_to: None,
             inode: Some(Inode {
                 device,
                 number: stat.stx_ino,
@@ -227,7 +250,7 @@ impl Fingerprint {
             HashState::Done(_) => self.size <= largest,
             HashState::TooLarge => self.size > largest,
             HashState::NotRegular => true,
-            HashState::Unstable | HashState::Unreadable(_) => false,
+            HashState::Unstable | HashState::Unreadable(_) | HashState::NotRead => false,
         };
         // Its time of change, proof or not.
         let long_after = UNIX_EPOCH + Duration::from_secs(u64::MAX >> 2);
@@ -243,6 +266,10 @@ impl Fingerprint {
     #[must_use]
     pub fn portable(mut self) -> Self {
         self.inode = None;
+        (self.extends, self.last) = (None, None);
+        if let Some(end) = &mut self.leads_to {
+            **end = LeadsTo { inode: None, size: 0, mtime: Stamp::default(), hash: end.hash };
+        }
         self
     }
 }

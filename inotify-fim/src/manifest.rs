@@ -17,8 +17,9 @@
 //! 4. owner and group, as numbers;
 //! 5. the size in octets;
 //! 6. the time of the last change of content: seconds since 1970, then nine digits of nanoseconds that are added to them;
-//! 7. the hash: `sha256:HEX`, `too-large`, `unstable`, `unreadable:ERRNO`, or `-` for what has no content;
-//! 8. as far as there are any, in this order: `target=` of a link, escaped; `flags=immutable`, `append` or
+//! 7. the hash: `sha256:HEX`, `too-large`, `unstable`, `unreadable:ERRNO`, `not-read`, or `-` for what has no content;
+//! 8. as far as there are any, in this order: `target=` of a link, escaped; `leads-to=` with the hash of the file that it
+//!    leads to, and on one machine `,SIZE,TIME,INODE` of that after it; `flags=immutable`, `append` or
 //!    `immutable,append`; the extended attributes `capability=`, `acl=` and `default-acl=` in hexadecimal; and
 //!    `inode=MAJOR:MINOR:NUMBER:LINKS:BORN:CHANGED`, whose times are `-` if not known. The inode belongs to one machine:
 //!    write a [`View::portable`] for others.

@@ -9,11 +9,14 @@ mod walk;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
+#[cfg(doc)]
+use crate::fingerprint::HashState;
 use crate::roots::Roots;
-use crate::view::View;
+use crate::view::{Path, View};
 use walk::{Job, Root, Walk};
 pub(crate) use walk::{barred, device_of};
 
@@ -27,13 +30,29 @@ pub struct Options {
     pub threads: usize,
     /// How many entries are looked at in one scan; those beyond are told as [`Uncovered::TooMany`].
     pub most: usize,
+    /// Percent of one processor that all threads together may take; no less than 1, and no limit from 100 on.
+    pub share: u8,
+    /// What is read of files whose content counts.
+    pub read: Read,
 }
 
-/// One million entries, as many threads as there are processors but at most 4.
+/// What is read of files whose content counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Read {
+    /// All but what statx(2) proves to be unchanged since the earlier view.
+    #[default]
+    Changed,
+    /// All: this alone finds what changed without the kernel's knowledge.
+    All,
+    /// Nothing: a file that is not known from the earlier view is [`HashState::NotRead`].
+    Nothing,
+}
+
+/// One million entries, as many threads as there are processors but at most 4, no limit of their share, what changed.
 impl Default for Options {
     fn default() -> Self {
         let threads = thread::available_parallelism().map_or(1, usize::from).min(4);
-        Self { threads, most: 1_000_000 }
+        Self { threads, most: 1_000_000, share: 100, read: Read::Changed }
     }
 }
 
@@ -46,6 +65,8 @@ pub struct Scan {
     pub uncovered: BTreeMap<Vec<u8>, Uncovered>,
     /// How many files were left out one by one, by [`crate::roots::How::exclude`].
     pub excluded: u64,
+    /// Files that took long to read, over 10 ms, and how long.
+    pub slow: BTreeMap<Path, Duration>,
 }
 
 impl Scan {
@@ -122,6 +143,7 @@ pub(crate) fn run(roots: &Roots, places: impl IntoIterator<Item = Place>, previo
         view: View { entries: parts.iter_mut().flat_map(|part| std::mem::take(&mut part.entries)).collect() },
         uncovered: parts.iter_mut().flat_map(|part| std::mem::take(&mut part.uncovered)).collect(),
         excluded: parts.iter().map(|part| part.excluded).sum(),
+        slow: BTreeMap::new(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::fingerprint::{Fingerprint, HashState, Inode, Kind};
+use crate::fingerprint::{Fingerprint, HashState, Inode, Kind, LeadsTo};
 
 /// An absolute path, its octets as the kernel has them.
 pub type Path = Arc<[u8]>;
@@ -75,6 +75,11 @@ pub enum Change {
     /// It has another content: another hash, another text of a link, another device; or another size or time of change
     /// where there is no hash to tell.
     Modified,
+    /// The old content is still there, and more after it. Told only where that was looked for
+    /// ([`Content::Append`](crate::roots::Content::Append)).
+    Appended,
+    /// A symbolic link says the same, and leads to other content: the hashes are those of [`Fingerprint::leads_to`].
+    Effective,
     /// The content is the same, other attributes are not.
     Attributes,
     /// It is a file of another type.
@@ -105,6 +110,8 @@ pub enum Attribute {
     Flags,
     /// The text of a symbolic link.
     Target,
+    /// What a symbolic link leads to.
+    LeadsTo,
     /// Capabilities and access control lists.
     Xattrs,
     /// The hash, if both are known.
@@ -178,16 +185,36 @@ fn change(old: &Fingerprint, new: &Fingerprint) -> Option<Change> {
 
 fn content_differs(old: &Fingerprint, new: &Fingerprint) -> Option<Change> {
     let differs = match (old.hash, new.hash) {
+        (HashState::Done(one), HashState::Done(other)) if one != other && new.extends.as_deref() == Some(&one) => {
+            return Some(Change::Appended);
+        }
         (HashState::Done(one), HashState::Done(other)) => one != other,
-        (HashState::NotRegular, HashState::NotRegular) => (old.kind, &old.target) != (new.kind, &new.target),
+        (HashState::NotRegular, HashState::NotRegular) if (old.kind, &old.target) == (new.kind, &new.target) => {
+            return leads_elsewhere(old, new).then_some(Change::Effective);
+        }
+        (HashState::NotRegular, HashState::NotRegular) => true,
         _ => (old.size, old.mtime) != (new.size, new.mtime),
     };
     differs.then_some(Change::Modified)
 }
 
+/// Whether two links lead to other content. Where there is no hash to tell, another file is other content.
+fn leads_elsewhere(old: &Fingerprint, new: &Fingerprint) -> bool {
+    let (Some(old), Some(new)) = (&old.leads_to, &new.leads_to) else {
+        return old.leads_to.is_some() != new.leads_to.is_some();
+    };
+    let which = |end: &LeadsTo| end.inode.map(|inode| (inode.device, inode.number));
+    match (old.hash, new.hash) {
+        (HashState::Done(one), HashState::Done(other)) => one != other,
+        _ if old.inode.is_none() || new.inode.is_none() => false,
+        _ => (which(old), old.size, old.mtime) != (which(new), new.size, new.mtime),
+    }
+}
+
 fn attributes(old: &Fingerprint, new: &Fingerprint) -> Vec<Attribute> {
     let hashes = (old.hash, new.hash);
     let both_hashed = matches!(hashes, (HashState::Done(_), HashState::Done(_)));
+    let both_asked = old.hash != HashState::NotRead && new.hash != HashState::NotRead;
     let links = |print: &Fingerprint| print.inode.map(|inode| inode.links);
     let counted = links(old).is_some() && links(new).is_some();
     [
@@ -199,9 +226,10 @@ fn attributes(old: &Fingerprint, new: &Fingerprint) -> Vec<Attribute> {
         (Attribute::Mtime, old.mtime != new.mtime),
         (Attribute::Flags, old.flags != new.flags),
         (Attribute::Target, old.target != new.target),
+        (Attribute::LeadsTo, leads_elsewhere(old, new)),
         (Attribute::Xattrs, old.xattrs != new.xattrs),
         (Attribute::Hash, both_hashed && hashes.0 != hashes.1),
-        (Attribute::HashState, !both_hashed && hashes.0 != hashes.1),
+        (Attribute::HashState, both_asked && !both_hashed && hashes.0 != hashes.1),
         (Attribute::Links, counted && links(old) != links(new)),
     ]
     .into_iter()

@@ -20,6 +20,8 @@ pub enum HashState {
     Unstable,
     /// It could not be opened or read: the number of the error (errno(3)).
     Unreadable(i32),
+    /// Nobody asked for its content.
+    NotRead,
     /// Only regular files have content.
     NotRegular,
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use super::Problem;
 use crate::escape::{escape, hex, unescape, unhex};
-use crate::fingerprint::{Device, Fingerprint, Flags, HashState, Inode, Kind, Stamp, Xattr};
+use crate::fingerprint::{Device, Fingerprint, Flags, HashState, Inode, Kind, LeadsTo, Stamp, Xattr};
 
 pub(super) fn write(path: &[u8], print: &Fingerprint) -> String {
     let Fingerprint { mode, uid, gid, size, mtime, .. } = print;
@@ -15,6 +15,7 @@ pub(super) fn write(path: &[u8], print: &Fingerprint) -> String {
     let mut line = format!("{} {kind} {mode:04o} {uid}:{gid} {size} {} {hash}", escape(path), Time(*mtime));
     let optional = [
         print.target.as_ref().map(|target| format!(" target={}", escape(target))),
+        print.leads_to.as_ref().map(|end| format!(" leads-to={}", EndWord(end))),
         flags_word(print.flags).map(|word| format!(" flags={word}")),
     ];
     line.extend(optional.into_iter().flatten());
@@ -22,9 +23,7 @@ pub(super) fn write(path: &[u8], print: &Fingerprint) -> String {
         line.push_str(&format!(" {}={}", xattr_word(*which), hex(value)));
     }
     if let Some(inode) = print.inode {
-        let Device { major, minor } = inode.device;
-        let (born, changed) = (OptionalTime(inode.born), OptionalTime(inode.changed));
-        line.push_str(&format!(" inode={major}:{minor}:{}:{}:{born}:{changed}", inode.number, inode.links));
+        line.push_str(&format!(" inode={}", InodeWord(inode)));
     }
     line
 }
@@ -43,8 +42,22 @@ pub(super) fn read(line: &str) -> Result<(Vec<u8>, Fingerprint), Problem> {
     let mtime = time(word("time")?).ok_or(Problem::Word("time"))?;
     let hash = hash(word("hash")?).ok_or(Problem::Word("hash"))?;
     let flags = Flags::default();
-    let mut print =
-        Fingerprint { kind, mode, uid, gid, size, mtime, flags, target: None, xattrs: Box::default(), hash, inode: None };
+    let mut print = Fingerprint {
+        kind,
+        mode,
+        uid,
+        gid,
+        size,
+        mtime,
+        flags,
+        target: None,
+        xattrs: Box::default(),
+        hash,
+        inode: None,
+        extends: None,
+        last: None,
+        leads_to: None,
+    };
     let mut xattrs = Vec::new();
     for word in words {
         optional(word, &mut print, &mut xattrs)?;
@@ -62,6 +75,7 @@ fn optional(word: &str, print: &mut Fingerprint, xattrs: &mut Vec<(Xattr, Box<[u
     match key {
         "target" => print.target = Some(unescape(value).ok_or(Problem::Word("target"))?.into()),
         "flags" => print.flags = flags(value).ok_or(Problem::Word("flags"))?,
+        "leads-to" => print.leads_to = Some(Box::new(end(value).ok_or(Problem::Word("leads-to"))?)),
         "inode" => print.inode = Some(inode(value).ok_or(Problem::Word("inode"))?),
         _ => {
             let which = Xattr::ALL.into_iter().find(|which| xattr_word(*which) == key).ok_or(Problem::NotCanonical)?;
@@ -84,6 +98,7 @@ fn is_sound(print: &Fingerprint) -> bool {
     regular == (print.hash != HashState::NotRegular)
         && (regular || print.size == 0)
         && (print.kind == Kind::Symlink) == print.target.is_some()
+        && print.leads_to.as_ref().is_none_or(|end| print.kind == Kind::Symlink && end.hash != HashState::NotRegular)
         && print.xattrs.is_sorted_by(|(one, _), (other, _)| one < other)
 }
 
@@ -122,6 +137,7 @@ impl fmt::Display for HashWord {
             HashState::Done(hash) => write!(f, "sha256:{}", hex(&hash)),
             HashState::TooLarge => f.write_str("too-large"),
             HashState::Unstable => f.write_str("unstable"),
+            HashState::NotRead => f.write_str("not-read"),
             HashState::Unreadable(error) => write!(f, "unreadable:{error}"),
             HashState::NotRegular => f.write_char('-'),
         }
@@ -132,7 +148,7 @@ fn hash(word: &str) -> Option<HashState> {
     match word.split_once(':') {
         Some(("sha256", digits)) => Some(HashState::Done(unhex(digits)?.try_into().ok()?)),
         Some(("unreadable", error)) => number(error).map(HashState::Unreadable),
-        _ => [HashState::TooLarge, HashState::Unstable, HashState::NotRegular]
+        _ => [HashState::TooLarge, HashState::Unstable, HashState::NotRead, HashState::NotRegular]
             .into_iter()
             .find(|state| HashWord(*state).to_string() == word),
     }
@@ -166,6 +182,15 @@ fn optional_time(word: &str) -> Option<Option<Stamp>> {
     if word == "-" { Some(None) } else { time(word).map(Some) }
 }
 
+struct InodeWord(Inode);
+
+impl fmt::Display for InodeWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inode { device: Device { major, minor }, number, links, born, changed } = self.0;
+        write!(f, "{major}:{minor}:{number}:{links}:{}:{}", OptionalTime(born), OptionalTime(changed))
+    }
+}
+
 fn inode(word: &str) -> Option<Inode> {
     let words: Vec<&str> = word.split(':').collect();
     let [major, minor, inode, links, born, changed] = words[..] else { return None };
@@ -176,6 +201,27 @@ fn inode(word: &str) -> Option<Inode> {
         born: optional_time(born)?,
         changed: optional_time(changed)?,
     })
+}
+
+struct EndWord<'a>(&'a LeadsTo);
+
+impl fmt::Display for EndWord<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LeadsTo { inode, size, mtime, hash } = *self.0;
+        HashWord(hash).fmt(f)?;
+        inode.map_or(Ok(()), |inode| write!(f, ",{size},{},{}", Time(mtime), InodeWord(inode)))
+    }
+}
+
+fn end(word: &str) -> Option<LeadsTo> {
+    let words: Vec<&str> = word.split(',').collect();
+    let (state, rest) = words.split_first()?;
+    let (size, mtime, found) = match rest {
+        [] => (0, Stamp::default(), None),
+        [size, mtime, found] => (number(size)?, time(mtime)?, Some(inode(found)?)),
+        _ => return None,
+    };
+    Some(LeadsTo { inode: found, size, mtime, hash: hash(state)? })
 }
 
 fn flags_word(flags: Flags) -> Option<&'static str> {

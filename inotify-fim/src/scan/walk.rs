@@ -11,7 +11,7 @@ use std::{io, mem};
 use rustix::fs::{RawDir, Statx};
 use rustix::io::Errno;
 
-use super::{Options, Uncovered};
+use super::{Options, Read, Uncovered};
 use crate::beneath;
 use crate::fingerprint::{self, Device, Fingerprint, Kind};
 use crate::roots::{How, Roots};
@@ -237,6 +237,9 @@ impl<'a> Walk<'a> {
     }
 
     fn known(&self, root: &Root, path: &[u8], stat: &Statx) -> Option<(Path, Arc<Fingerprint>)> {
+        if self.options.read == Read::All {
+            return None;
+        }
         let (path, print) = self.previous.entries.get_key_value(path)?;
         print.still(stat, root.how.largest).then(|| (Arc::clone(path), Arc::clone(print)))
     }

@@ -23,6 +23,9 @@ fn file(content: u8, inode: u64) -> Fingerprint {
             born: Some(Stamp::default()),
             changed: None,
         }),
+        extends: None,
+        last: None,
+        leads_to: None,
     }
 }
 
