@@ -7,26 +7,21 @@
 //! All that a fingerprint says is of that one inode; if it changed between the first and the last look, all is read again.
 
 mod content;
+mod linked;
+mod look;
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxAttributes, StatxFlags};
-use rustix::io::Errno;
+use rustix::fs::{Statx, StatxAttributes, StatxFlags};
 
+use crate::pace::{Pace, Share};
 pub use content::HashState;
-
-/// How often a file that changes while it is read is read anew before it is said to be [`HashState::Unstable`].
-const ATTEMPTS: usize = 3;
-
-/// A change less than this before the look may share its time with a later one: a kernel's file times advance by its
-/// tick, 10 ms at most (older than 6.13; later ones tell any two changes apart).
-const TICK: Duration = Duration::from_millis(20);
-
-/// Octets that a list of the names of extended attributes may take; a longer one is not read, each name is asked for.
-const LONGEST_XATTR_LIST: usize = 4096;
+pub(crate) use content::Reader;
+pub(crate) use linked::Linked;
+pub(crate) use look::{ATTEMPTS, Wanted, glance, kind, look, look_at, stat};
 
 /// What a file was when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +44,7 @@ pub struct Fingerprint {
     /// What a symbolic link says; never followed.
     pub target: Option<Box<[u8]>>,
     /// Those extended attributes that grant something, sorted.
-    pub xattrs: Box<[(Xattr, Box<[u8]>)]>,
+    pub xattrs: Xattrs,
     /// The hash of the content, or why there is none.
     pub hash: HashState,
     /// Which inode it was. `None` in what was written for other machines.
@@ -64,7 +59,7 @@ pub struct Fingerprint {
 }
 
 /// What is found at the end of a symbolic link: what whoever opens the link reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeadsTo {
     /// Which inode it was. `None` in what was written for other machines, where size and time are zero as well.
     pub inode: Option<Inode>,
@@ -122,6 +117,9 @@ pub struct Flags {
     pub append: bool,
 }
 
+/// Extended attributes and their values, sorted, each once.
+pub type Xattrs = Box<[(Xattr, Box<[u8]>)]>;
+
 /// The extended attributes that are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Xattr {
@@ -174,38 +172,9 @@ impl Fingerprint {
     /// What openat(2), statx(2), readlinkat(2) or getxattr(2) say: most often that the name is gone. Content that cannot
     /// be read is no error, but a state of [`Fingerprint::hash`].
     pub fn read(directory: impl AsFd, name: &OsStr, largest: u64) -> io::Result<Self> {
-        let mut attempt = 1;
-        loop {
-            let (mut found, steady) = Self::attempt(directory.as_fd(), name, largest)?;
-            if steady {
-                return Ok(found);
-            }
-            if attempt == ATTEMPTS {
-                if found.kind == Kind::File {
-                    found.hash = HashState::Unstable;
-                }
-                return Ok(found);
-            }
-            attempt += 1;
-        }
-    }
-
-    /// The fingerprint, and whether the file stayed the same while it was taken.
-    fn attempt(directory: BorrowedFd<'_>, name: &OsStr, largest: u64) -> io::Result<(Self, bool)> {
-        let file = rustix::fs::openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let before = stat(file.as_fd())?;
-        let mut found = Self::of_stat(&before, SystemTime::now());
-        let through = format!("/proc/self/fd/{}", file.as_raw_fd());
-        match found.kind {
-            Kind::File => found.hash = content::hash(&through, before.stx_size, largest),
-            Kind::Symlink => found.target = Some(rustix::fs::readlinkat(&file, "", Vec::new())?.into_bytes().into()),
-            _ => {}
-        }
-        if found.kind != Kind::Symlink {
-            found.xattrs = xattrs(&through)?.into();
-        }
-        let after = stat(file.as_fd())?;
-        Ok((found, same(&before, &after)))
+        let (share, linked) = (Share::new(100), Linked::default());
+        let mut reader = Reader::new(Pace::new(&share), &linked);
+        look::look(directory.as_fd(), name, Wanted::Whole { largest, beginning: None }, &mut reader)
     }
 
     /// All that one statx(2) tells.
@@ -237,29 +206,44 @@ impl Fingerprint {
                 number: stat.stx_ino,
                 links: if kind == Kind::Directory { 1 } else { stat.stx_nlink },
                 born: (stat.stx_mask & StatxFlags::BTIME.bits() != 0).then_some(born),
-                changed: settled(ctime, now).then_some(ctime),
+                changed: look::settled(ctime, now).then_some(ctime),
             }),
         }
     }
 
     /// Whether a file that gives this answer to statx(2) must still be what it was, without reading it: every number is
-    /// the same, the time of its last change too, and that time is proof.
-    pub(crate) fn still(&self, seen: &Statx, largest: u64) -> bool {
-        let Some(inode) = self.inode.filter(|inode| inode.changed.is_some()) else { return false };
-        let known = match self.hash {
-            HashState::Done(_) => self.size <= largest,
-            HashState::TooLarge => self.size > largest,
-            HashState::NotRegular => true,
-            HashState::Unstable | HashState::Unreadable(_) | HashState::NotRead => false,
+    /// the same, the time of its last change too, and that time is proof. What is wanted must be known of it.
+    pub(crate) fn still(&self, seen: &Statx, wanted: Wanted) -> bool {
+        let now = Self::long_after(seen);
+        let is_known = match wanted {
+            Wanted::Attributes => return self.is_asked_no_more() && self.inode == now.inode && self.plain() == now.plain(),
+            Wanted::Stat => true,
+            Wanted::Whole { largest, .. } => is_known(self.hash, self.size, largest),
         };
-        // Its time of change, proof or not.
-        let long_after = UNIX_EPOCH + Duration::from_secs(u64::MAX >> 2);
-        let now = Self::of_stat(seen, long_after);
-        known && now.inode == Some(inode) && self.attributes() == now.attributes()
+        is_known
+            && self.is_proof()
+            && self.inode == now.inode
+            && (self.size, self.mtime) == (now.size, now.mtime)
+            && self.plain() == now.plain()
     }
 
-    fn attributes(&self) -> (Kind, u16, u32, u32, u64, Stamp, Flags) {
-        (self.kind, self.mode, self.uid, self.gid, self.size, self.mtime, self.flags)
+    /// As it is told by statx(2), its time of change for proof.
+    pub(crate) fn long_after(seen: &Statx) -> Self {
+        Self::of_stat(seen, UNIX_EPOCH + Duration::from_secs(u64::MAX >> 2))
+    }
+
+    fn is_proof(&self) -> bool {
+        self.inode.is_some_and(|inode| inode.changed.is_some())
+    }
+
+    fn is_asked_no_more(&self) -> bool {
+        self.is_proof()
+            && (self.size, self.mtime) == (0, Stamp::default())
+            && matches!(self.hash, HashState::NotRead | HashState::NotRegular)
+    }
+
+    fn plain(&self) -> (Kind, u16, u32, u32, Flags) {
+        (self.kind, self.mode, self.uid, self.gid, self.flags)
     }
 
     /// The same without what belongs to one machine.
@@ -274,68 +258,32 @@ impl Fingerprint {
     }
 }
 
-/// One look at a name below a directory, without following a link (statx(2)).
-pub(crate) fn glance(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Statx> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    Ok(rustix::fs::statx(directory, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?)
-}
-
-/// One look at what is open.
-pub(crate) fn stat(file: BorrowedFd<'_>) -> io::Result<Statx> {
-    Ok(rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?)
-}
-
-/// The type that statx(2) tells.
-pub(crate) fn kind(stat: &Statx) -> Kind {
-    let device = Device { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor };
-    match FileType::from_raw_mode(u32::from(stat.stx_mode)) {
-        FileType::Directory => Kind::Directory,
-        FileType::Symlink => Kind::Symlink,
-        FileType::Fifo => Kind::Fifo,
-        FileType::Socket => Kind::Socket,
-        FileType::CharacterDevice => Kind::Character(device),
-        FileType::BlockDevice => Kind::Block(device),
-        _ => Kind::File,
+/// Whether nothing would be learned of the content by reading it.
+fn is_known(hash: HashState, size: u64, largest: u64) -> bool {
+    match hash {
+        HashState::Done(_) => size <= largest,
+        HashState::TooLarge => size > largest,
+        HashState::NotRegular => true,
+        HashState::Unstable | HashState::Unreadable(_) | HashState::NotRead => false,
     }
 }
 
-fn same(before: &Statx, after: &Statx) -> bool {
-    let facts = |s: &Statx| {
-        let (changed, written) = (s.stx_ctime, s.stx_mtime);
-        (s.stx_size, s.stx_mode, changed.tv_sec, changed.tv_nsec, written.tv_sec, written.tv_nsec)
-    };
-    facts(before) == facts(after)
-}
-
-/// Whether a change now would get a later time than `ctime`. A time in the future proves nothing.
-fn settled(ctime: Stamp, now: SystemTime) -> bool {
-    let limit = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(TICK);
-    let limit = Stamp { seconds: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), nanos: limit.subsec_nanos() };
-    ctime < limit
-}
-
-fn xattrs(through: &str) -> io::Result<Vec<(Xattr, Box<[u8]>)>> {
-    match rustix::fs::listxattr(through, &mut [0_u8; LONGEST_XATTR_LIST]) {
-        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
-        Ok(_) | Err(Errno::RANGE) => {}
-        Err(error) => return Err(error.into()),
+impl LeadsTo {
+    /// What was found at the end of a link; `None` if that is no regular file.
+    pub(crate) fn new(found: &Fingerprint) -> Option<Self> {
+        let Fingerprint { inode, size, mtime, hash, .. } = *found;
+        (found.kind == Kind::File).then_some(Self { inode, size, mtime, hash })
     }
-    let mut found = Vec::new();
-    for which in Xattr::ALL {
-        if let Some(value) = xattr(through, which)? {
-            found.push((which, value));
-        }
-    }
-    Ok(found)
-}
 
-fn xattr(through: &str, which: Xattr) -> io::Result<Option<Box<[u8]>>> {
-    // The kernel's own limit for one value (XATTR_SIZE_MAX, xattr(7)).
-    let mut value = vec![0; 65_536];
-    match rustix::fs::getxattr(through, which.name(), value.as_mut_slice()) {
-        Ok(length) => Ok(Some(value[..length].into())),
-        Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
-        Err(error) => Err(error.into()),
+    /// Whether a file that gives this answer to statx(2) must still be the same, as [`Fingerprint::still`].
+    pub(crate) fn still(&self, seen: &Statx, wanted: Wanted) -> bool {
+        let now = Fingerprint::long_after(seen);
+        let is_known = match wanted {
+            Wanted::Whole { largest, .. } => is_known(self.hash, self.size, largest),
+            Wanted::Stat | Wanted::Attributes => true,
+        };
+        let is_proof = self.inode.is_some_and(|inode| inode.changed.is_some());
+        is_known && is_proof && (self.inode, self.size, self.mtime) == (now.inode, now.size, now.mtime)
     }
 }
 

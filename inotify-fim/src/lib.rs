@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod fingerprint;
+mod pace;
 mod beneath;
 pub mod view;
 pub mod escape;

@@ -1,5 +1,7 @@
 //! Which trees are looked at, and how. Pure.
 
+mod differences;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +10,11 @@ use std::sync::Arc;
 
 use globset::GlobSet;
 
+use crate::fingerprint::Kind;
 use crate::view::below;
+
+/// Bits of the mode of what somebody can run: with its owner's or group's rights, or at all.
+const RUNS: u16 = 0o6111;
 
 /// How one tree is looked at.
 #[derive(Clone, Debug)]
@@ -35,6 +41,17 @@ impl Default for How {
 }
 
 impl How {
+    /// Whether an entry is no part of a view, though it is there: what is excluded, and of [`Content::Executables`] what
+    /// nobody can execute. A name alone must not hide what can be run.
+    pub(crate) fn leaves_out(&self, excluded: bool, kind: Kind, mode: u16) -> bool {
+        (excluded || self.content == Content::Executables)
+            && match kind {
+                Kind::Directory => false,
+                Kind::File => mode & RUNS == 0,
+                _ => true,
+            }
+    }
+
     /// Whether an absolute path is left out.
     pub(crate) fn excludes(&self, path: &[u8]) -> bool {
         self.exclude.is_match(Path::new(OsStr::from_bytes(path)))
@@ -47,11 +64,13 @@ pub enum Content {
     /// All of it.
     #[default]
     Whole,
-    /// What was there must stay; more may be added at the end, as to a log.
+    /// What was there must stay; more may be added at the end, as to a log. A file that was renamed is followed, and is held
+    /// to its own past.
     Append,
-    /// Not its content, size and time: they may change at will.
+    /// Not its content, size and time: they may change at will, are not read, and are zero in every view.
     Attributes,
-    /// Files that nobody can execute are left out, for places where an app writes what it likes.
+    /// Files that nobody can execute are left out, for places where an app writes what it likes, and so is all that is
+    /// neither a file nor a directory. A file is made, to whoever looks, when it becomes executable.
     Executables,
 }
 
@@ -112,20 +131,4 @@ pub(crate) fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_belongs_to_the_innermost_tree() {
-        let roots: Roots = ["/app", "/app/logs", "/"].map(Vec::from).into_iter().collect();
-        let of = |path: &str| roots.of(path.as_bytes()).map(|(root, _)| str::from_utf8(root).unwrap());
-        assert_eq!(of("/app"), Some("/app"));
-        assert_eq!(of("/app/logs/a/b"), Some("/app/logs"));
-        assert_eq!(of("/app/logsx"), Some("/app"));
-        assert_eq!(of("/apple"), Some("/"));
-        assert_eq!(of("/"), Some("/"));
-        assert_eq!(roots.inside(b"/app").collect::<Vec<_>>(), [b"/app/logs"]);
-        assert_eq!(roots.inside(b"/").count(), 2);
-        assert!(Roots::from_iter([b"/a".to_vec()]).of(b"/").is_none());
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 //! stand unchanged in an earlier view are taken from there (one statx(2) each); the others are read. The answer does not
 //! depend on the number of threads. While files change, it is no picture of one moment.
 
+mod entry;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,8 @@ const FEW: usize = 16;
 pub struct Options {
     /// How many threads read at once; at least 1.
     pub threads: usize,
-    /// How many entries are looked at in one scan; those beyond are told as [`Uncovered::TooMany`].
+    /// How many entries are looked at in one scan; those beyond are told as [`Uncovered::TooMany`]. One with a long path
+    /// counts for several, one more for each 256 octets.
     pub most: usize,
     /// Percent of one processor that all threads together may take; no less than 1, and no limit from 100 on.
     pub share: u8,
@@ -65,7 +67,7 @@ pub struct Scan {
     pub uncovered: BTreeMap<Vec<u8>, Uncovered>,
     /// How many files were left out one by one, by [`crate::roots::How::exclude`].
     pub excluded: u64,
-    /// Files that took long to read, over 10 ms, and how long.
+    /// Files of 1 MiB and more that took over 10 ms to read, and how long.
     pub slow: BTreeMap<Path, Duration>,
 }
 
@@ -143,17 +145,17 @@ pub(crate) fn run(roots: &Roots, places: impl IntoIterator<Item = Place>, previo
         view: View { entries: parts.iter_mut().flat_map(|part| std::mem::take(&mut part.entries)).collect() },
         uncovered: parts.iter_mut().flat_map(|part| std::mem::take(&mut part.uncovered)).collect(),
         excluded: parts.iter().map(|part| part.excluded).sum(),
-        slow: BTreeMap::new(),
+        slow: parts.iter_mut().flat_map(|part| std::mem::take(&mut part.slow)).collect(),
     }
 }
 
 fn work(stack: &Stack, walk: &Walk<'_>) -> walk::Part {
-    let mut part = walk::Part::default();
+    let mut worker = walk.worker();
     while let Some(job) = stack.take() {
         let _busy = Busy(stack);
-        walk.step(job, &mut part, |more| stack.push(more));
+        worker.step(job, |more| stack.push(more));
     }
-    part
+    worker.part
 }
 
 /// What is still to be done. The last in is the first out, so that few directories are held open.

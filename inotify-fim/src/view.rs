@@ -135,6 +135,8 @@ impl Difference {
 }
 
 /// All differences, sorted by path. A deleted and a created path with the same inode are one move.
+///
+/// It knows nothing of how files are looked at: [`Roots::differences`](crate::roots::Roots::differences) does.
 #[must_use]
 pub fn compare(old: &View, new: &View) -> Vec<Difference> {
     let mut gone: HashMap<(Inode, Kind), &Path> = HashMap::new();
@@ -154,28 +156,33 @@ pub fn compare(old: &View, new: &View) -> Vec<Difference> {
     found.extend(new.entries.iter().filter_map(|(path, print)| match (moved.get(path), old.entries.get(path)) {
         (Some(from), _) => Some(difference(path, Change::Moved { from: (*from).clone() }, old.entries.get(*from), Some(print))),
         (None, None) => Some(difference(path, Change::Created, None, Some(print))),
-        (None, Some(was)) => Some(difference(path, change(was, print)?, Some(was), Some(print))),
+        (None, Some(was)) => Some(difference(path, changed(was, print)?, Some(was), Some(print))),
     }));
     found.sort_by(|one, other| one.path.cmp(&other.path));
     found
 }
 
-fn difference(path: &Path, change: Change, old: Option<&Arc<Fingerprint>>, new: Option<&Arc<Fingerprint>>) -> Difference {
+pub(crate) fn difference(
+    path: &Path,
+    change: Change,
+    old: Option<&Arc<Fingerprint>>,
+    new: Option<&Arc<Fingerprint>>,
+) -> Difference {
     Difference { path: Arc::clone(path), change, old: old.cloned(), new: new.cloned() }
 }
 
 /// What of an inode stays while it is moved. Its link count need not, nor the time of its last change.
-fn identity(print: &Fingerprint) -> Option<(Inode, Kind)> {
+pub(crate) fn identity(print: &Fingerprint) -> Option<(Inode, Kind)> {
     print.inode.map(|inode| (Inode { links: 0, changed: None, ..inode }, print.kind))
 }
 
 /// Inode numbers are given anew: without a time of birth, only equal content makes it the same file.
-fn is_same_file(old: &Fingerprint, new: &Fingerprint) -> bool {
+pub(crate) fn is_same_file(old: &Fingerprint, new: &Fingerprint) -> bool {
     new.inode.is_some_and(|inode| inode.born.is_some()) || content_differs(old, new).is_none()
 }
 
 /// How two states of one path differ, if they do.
-fn change(old: &Fingerprint, new: &Fingerprint) -> Option<Change> {
+pub(crate) fn changed(old: &Fingerprint, new: &Fingerprint) -> Option<Change> {
     if std::mem::discriminant(&old.kind) != std::mem::discriminant(&new.kind) {
         return Some(Change::Type);
     }
@@ -184,7 +191,7 @@ fn change(old: &Fingerprint, new: &Fingerprint) -> Option<Change> {
 }
 
 fn content_differs(old: &Fingerprint, new: &Fingerprint) -> Option<Change> {
-    let differs = match (old.hash, new.hash) {
+    let differs = match (hash(old), new.hash) {
         (HashState::Done(one), HashState::Done(other)) if one != other && new.extends.as_deref() == Some(&one) => {
             return Some(Change::Appended);
         }
@@ -196,6 +203,11 @@ fn content_differs(old: &Fingerprint, new: &Fingerprint) -> Option<Change> {
         _ => (old.size, old.mtime) != (new.size, new.mtime),
     };
     differs.then_some(Change::Modified)
+}
+
+/// The hash, or the last that was known.
+fn hash(print: &Fingerprint) -> HashState {
+    print.last.as_deref().map_or(print.hash, |last| HashState::Done(*last))
 }
 
 /// Whether two links lead to other content. Where there is no hash to tell, another file is other content.
@@ -212,8 +224,9 @@ fn leads_elsewhere(old: &Fingerprint, new: &Fingerprint) -> bool {
 }
 
 fn attributes(old: &Fingerprint, new: &Fingerprint) -> Vec<Attribute> {
-    let hashes = (old.hash, new.hash);
+    let hashes = (hash(old), new.hash);
     let both_hashed = matches!(hashes, (HashState::Done(_), HashState::Done(_)));
+    let both_done = matches!((old.hash, new.hash), (HashState::Done(_), HashState::Done(_)));
     let both_asked = old.hash != HashState::NotRead && new.hash != HashState::NotRead;
     let links = |print: &Fingerprint| print.inode.map(|inode| inode.links);
     let counted = links(old).is_some() && links(new).is_some();
@@ -229,7 +242,7 @@ fn attributes(old: &Fingerprint, new: &Fingerprint) -> Vec<Attribute> {
         (Attribute::LeadsTo, leads_elsewhere(old, new)),
         (Attribute::Xattrs, old.xattrs != new.xattrs),
         (Attribute::Hash, both_hashed && hashes.0 != hashes.1),
-        (Attribute::HashState, both_asked && !both_hashed && hashes.0 != hashes.1),
+        (Attribute::HashState, both_asked && !both_done && old.hash != new.hash),
         (Attribute::Links, counted && links(old) != links(new)),
     ]
     .into_iter()

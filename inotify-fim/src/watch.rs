@@ -17,6 +17,7 @@
 
 mod reader;
 mod armed;
+mod links;
 mod reconcile;
 
 use std::io;

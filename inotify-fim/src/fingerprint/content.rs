@@ -1,13 +1,16 @@
 //! The content of a regular file as a SHA-256, or why there is none. Attributes are not its business.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
+use super::linked::Linked;
+use crate::pace::Pace;
+
 /// Octets read at once.
-const READ: u64 = 128 * 1024;
+const READ: usize = 128 * 1024;
 
 /// The hash of a file's content, or why there is none. Never the hash of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,40 +29,6 @@ pub enum HashState {
     NotRegular,
 }
 
-/// Reads the regular file that `through` leads to, a path into `/proc/self/fd`. `size` is what it should have: if there is
-/// more, reading ends.
-pub(super) fn hash(through: &str, size: u64, largest: u64) -> HashState {
-    if size > largest {
-        return HashState::TooLarge;
-    }
-    match read(through, size) {
-        Ok(Some(hash)) => HashState::Done(hash),
-        Ok(None) => HashState::Unstable,
-        Err(error) => HashState::Unreadable(error.raw_os_error()),
-    }
-}
-
-/// `None` if the length is not `size`.
-fn read(through: &str, size: u64) -> Result<Option<[u8; 32]>, Errno> {
-    // Not blocking: whoever holds a lease on the file (fcntl(2)) could make an open wait.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(through, flags, Mode::empty())?;
-    let mut buffer = vec![0; usize::try_from(size.saturating_add(1).min(READ)).unwrap_or(4096)];
-    let (mut hasher, mut length) = (Sha256::new(), 0_u64);
-    while length <= size {
-        match rustix::io::read(&file, buffer.as_mut_slice()) {
-            Ok(0) => break,
-            Ok(read) => {
-                hasher.update(&buffer[..read]);
-                length += read as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((length == size).then(|| hasher.finalize().into()))
-}
-
 impl HashState {
     /// The error behind [`HashState::Unreadable`], with its text.
     #[must_use]
@@ -68,5 +37,72 @@ impl HashState {
             Self::Unreadable(number) => Some(io::Error::from_raw_os_error(*number)),
             _ => None,
         }
+    }
+
+    /// The hash, if there is one.
+    #[must_use]
+    pub fn done(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Done(hash) => Some(*hash),
+            _ => None,
+        }
+    }
+}
+
+/// What one thread reads with.
+pub(crate) struct Reader<'a> {
+    /// Made with the first file that is read.
+    buffer: Vec<u8>,
+    pub(crate) pace: Pace<'a>,
+    pub(super) linked: &'a Linked,
+}
+
+/// What was read of one file.
+pub(super) struct Content {
+    /// The hash of all.
+    pub(super) hash: [u8; 32],
+    /// The hash of the beginning that was asked for.
+    pub(super) beginning: Option<[u8; 32]>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(pace: Pace<'a>, linked: &'a Linked) -> Self {
+        Self { buffer: Vec::new(), pace, linked }
+    }
+
+    /// Reads a regular file that was just opened. `size` is what it should have: `None` if it has more or less. The hash of
+    /// its first octets is taken on the way.
+    ///
+    /// A read that ends exactly there, though there was room for more, is taken for the end: that the file did not grow
+    /// meanwhile is for the caller to see.
+    pub(super) fn content(&mut self, file: &OwnedFd, size: u64, beginning: Option<u64>) -> Result<Option<Content>, Errno> {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; READ];
+        }
+        let (mut hasher, mut first, mut length) = (Sha256::new(), None, 0_u64);
+        while length <= size {
+            let until = match beginning {
+                Some(end) if first.is_none() && length < end => end - length,
+                _ => READ as u64,
+            };
+            if beginning == Some(length) && first.is_none() {
+                first = Some(hasher.clone().finalize().into());
+            }
+            let room = usize::try_from(until).unwrap_or(READ).min(READ);
+            let read = match rustix::io::read(file, &mut self.buffer[..room]) {
+                Err(Errno::INTR) => continue,
+                read => read?,
+            };
+            hasher.update(&self.buffer[..read]);
+            length += read as u64;
+            if read == 0 || (length == size && read < room) {
+                break;
+            }
+            if read == READ {
+                self.pace.rest();
+            }
+        }
+        let whole = || Content { hash: hasher.finalize().into(), beginning: first };
+        Ok((length == size).then(whole))
     }
 }

@@ -6,22 +6,27 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use std::{io, mem};
 
-use rustix::fs::{RawDir, Statx};
+use rustix::fs::{FileType, RawDir, Statx};
 use rustix::io::Errno;
 
-use super::{Options, Read, Uncovered};
+use super::entry::Shared;
+use super::{Options, Uncovered};
 use crate::beneath;
-use crate::fingerprint::{self, Device, Fingerprint, Kind};
-use crate::roots::{How, Roots};
+use crate::fingerprint::{self, Device, Fingerprint, Kind, Reader};
+use crate::roots::{Content, How, Roots};
 use crate::view::{Path, View};
 
 /// Octets of directory entries that are listed at once.
 const LISTING: usize = 32 * 1024;
 
-/// Octets of content, and number of files, that one thread reads before another may have the rest.
-const SHARE: (u64, usize) = (4 << 20, 256);
+/// Number of files that one thread reads before another may have the next.
+const BATCH: usize = 256;
+
+/// Octets of a path that cost as much as an entry: whoever makes long paths gets no more memory than others.
+const WEIGHT: usize = 256;
 
 /// File systems without files: proc, sysfs, cgroup, cgroup2, devpts, debugfs, tracefs, securityfs, bpf, mqueue, pstore,
 /// configfs, efivarfs, fusectl, binfmt_misc, selinuxfs (statfs(2), linux/magic.h).
@@ -46,15 +51,24 @@ const KERNEL: [u64; 16] = [
 
 /// A root and the file system that it is on.
 pub(super) struct Root {
-    path: Vec<u8>,
-    how: Arc<How>,
+    pub(super) path: Vec<u8>,
+    pub(super) how: Arc<How>,
+    /// Its directory; an error of which NOTDIR may mean that it is one file.
+    pub(super) top: Result<OwnedFd, Errno>,
     device: Option<Device>,
 }
 
 impl Root {
     pub(super) fn new(path: Vec<u8>, how: Arc<How>) -> Self {
-        let device = beneath::open(&path, &path).ok().and_then(|top| device_of(&top));
-        Self { path, how, device }
+        let top = beneath::open(&path, &path);
+        let device = top.as_ref().ok().and_then(device_of);
+        Self { path, how, top, device }
+    }
+
+    /// A directory below it, or its own.
+    fn open(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let top = self.top.as_ref().map_err(|error| *error)?;
+        beneath::open_in(top, &path[self.path.len()..])
     }
 }
 
@@ -64,8 +78,28 @@ pub(super) enum Job {
     Place { root: Arc<Root>, path: Vec<u8>, whole: bool },
     /// List a directory and look at its entries.
     Directory { root: Arc<Root>, path: Vec<u8> },
-    /// Read these files of a directory.
-    Files { root: Arc<Root>, directory: Arc<OwnedFd>, path: Path, names: Vec<OsString> },
+    /// Look at these files of a directory.
+    Files(Files),
+}
+
+/// Files of one directory that are not known. Several threads may have it and take from it.
+#[derive(Clone)]
+pub(super) struct Files {
+    root: Arc<Root>,
+    directory: Arc<OwnedFd>,
+    path: Path,
+    names: Arc<[OsString]>,
+    taken: Arc<AtomicUsize>,
+}
+
+impl Files {
+    fn left(&self) -> usize {
+        self.names.len().saturating_sub(self.taken.load(Ordering::Relaxed))
+    }
+
+    fn next(&self) -> Option<&OsStr> {
+        self.names.get(self.taken.fetch_add(1, Ordering::Relaxed)).map(OsString::as_os_str)
+    }
 }
 
 /// What one thread found.
@@ -74,89 +108,113 @@ pub(super) struct Part {
     pub(super) entries: Vec<(Path, Arc<Fingerprint>)>,
     pub(super) uncovered: Vec<(Vec<u8>, Uncovered)>,
     pub(super) excluded: u64,
+    pub(super) slow: Vec<(Path, Duration)>,
 }
 
 pub(super) struct Walk<'a> {
     roots: &'a Roots,
-    previous: &'a View,
-    options: &'a Options,
+    most: usize,
+    shared: Shared<'a>,
     looked: AtomicUsize,
 }
 
+/// One thread of a walk.
+pub(super) struct Worker<'a> {
+    walk: &'a Walk<'a>,
+    reader: Reader<'a>,
+    pub(super) part: Part,
+}
+
 impl<'a> Walk<'a> {
-    pub(super) fn new(roots: &'a Roots, previous: &'a View, options: &'a Options) -> Self {
-        Self { roots, previous, options, looked: AtomicUsize::new(0) }
+    pub(super) fn new(roots: &'a Roots, previous: &'a View, options: &Options) -> Self {
+        Self { roots, most: options.most, shared: Shared::new(previous, options), looked: AtomicUsize::new(0) }
     }
 
-    pub(super) fn step(&self, job: Job, part: &mut Part, mut push: impl FnMut(Job)) {
+    pub(super) fn worker(&'a self) -> Worker<'a> {
+        Worker { walk: self, reader: self.shared.reader(), part: Part::default() }
+    }
+
+    /// Whether there is room for one more path.
+    fn has_room(&self, path: &[u8]) -> bool {
+        let weight = 1 + path.len() / WEIGHT;
+        self.looked.fetch_add(weight, Ordering::Relaxed).saturating_add(weight) <= self.most
+    }
+}
+
+impl Worker<'_> {
+    /// Does one job, after a time of waiting for it.
+    pub(super) fn step(&mut self, job: Job, mut push: impl FnMut(Job)) {
+        self.reader.pace.resume();
         let (path, done) = match job {
             Job::Place { root, path, whole } => {
-                let done = self.place(&root, &path, whole, part, &mut push);
+                let done = self.place(&root, &path, whole, &mut push);
                 if done.is_err() && path == root.path {
                     // That there is no such root is worth telling.
-                    part.uncovered.extend(done.err().map(|error| (path, unreadable(error))));
+                    self.part.uncovered.extend(done.err().map(|error| (path, unreadable(error))));
                     return;
                 }
                 (path, done)
             }
             Job::Directory { root, path } => {
-                let done = self.directory(&root, &path, part, &mut push);
+                let done = self.directory(&root, &path, &mut push);
                 (path, done)
             }
-            Job::Files { root, directory, path, names } => return self.files(&root, &directory, &path, &names, part),
+            Job::Files(files) => return self.files(files, &mut push),
         };
         if let Err(error) = done {
-            uncover(part, path, error);
+            uncover(&mut self.part, path, error);
         }
+        self.reader.pace.rest();
     }
 
-    fn place(
-        &self,
-        root: &Arc<Root>,
-        path: &[u8],
-        whole: bool,
-        part: &mut Part,
-        push: &mut impl FnMut(Job),
-    ) -> Result<(), Errno> {
-        let top = if path == root.path { beneath::open(path, path) } else { Err(Errno::NOTDIR) };
+    fn place(&mut self, root: &Arc<Root>, path: &[u8], whole: bool, push: &mut impl FnMut(Job)) -> Result<(), Errno> {
+        let top = if path == root.path { root.open(path) } else { Err(Errno::NOTDIR) };
         let (directory, name) = match (top, beneath::split(path)) {
             (Ok(top), _) => (top, OsStr::new(".")),
             // A root that is a file is looked at where it stands.
             (Err(Errno::NOTDIR), Some((parent, name))) if path == root.path => (beneath::open(parent, parent)?, name),
-            (Err(Errno::NOTDIR), Some((parent, name))) => (beneath::open(&root.path, parent).map_err(no_directory)?, name),
+            (Err(Errno::NOTDIR), Some((parent, name))) => (root.open(parent).map_err(no_directory)?, name),
             (Err(error), _) => return Err(error),
         };
         let stat = glance(&directory, name)?;
         let excluded = root.how.excludes(path);
-        if excluded && can_be_left_out(&stat) {
-            part.excluded += 1;
+        if leaves_out(root, excluded, &stat) {
+            self.part.excluded += 1;
             return Ok(());
         }
-        self.one(root, &directory, name, path.to_vec(), Some(&stat), part);
+        match self.walk.shared.known(root, &directory, name, path, &stat, &mut self.reader) {
+            Some(known) => self.part.entries.push(known),
+            None => self.look(root, &directory, name, path.to_vec()),
+        }
         if whole && fingerprint::kind(&stat) == Kind::Directory {
-            self.enter(root, path.to_vec(), excluded, part, push);
+            self.enter(root, path.to_vec(), excluded, push);
         }
         Ok(())
     }
 
     /// Goes on below a directory, if that is not left out.
-    fn enter(&self, root: &Arc<Root>, path: Vec<u8>, excluded: bool, part: &mut Part, push: &mut impl FnMut(Job)) {
+    fn enter(&mut self, root: &Arc<Root>, path: Vec<u8>, excluded: bool, push: &mut impl FnMut(Job)) {
         if excluded {
-            part.uncovered.push((path, Uncovered::Excluded));
+            self.part.uncovered.push((path, Uncovered::Excluded));
         } else {
             push(Job::Directory { root: Arc::clone(root), path });
         }
     }
 
-    fn directory(&self, root: &Arc<Root>, path: &[u8], part: &mut Part, push: &mut impl FnMut(Job)) -> Result<(), Errno> {
-        let directory = Arc::new(beneath::open(&root.path, path)?);
+    fn directory(&mut self, root: &Arc<Root>, path: &[u8], push: &mut impl FnMut(Job)) -> Result<(), Errno> {
+        let directory = Arc::new(root.open(path)?);
         if let Some(why) = barred(&directory, root.device, root.how.cross)? {
-            part.uncovered.push((path.to_vec(), why));
+            self.part.uncovered.push((path.to_vec(), why));
             return Ok(());
         }
-        let (shared, mut files, mut octets): (Path, _, _) = (path.into(), Vec::new(), 0);
-        let take =
-            |names| Job::Files { root: Arc::clone(root), directory: Arc::clone(&directory), path: Arc::clone(&shared), names };
+        let (shared, mut names): (Path, _) = (path.into(), Vec::new());
+        let files = |names: &mut Vec<OsString>| Files {
+            root: Arc::clone(root),
+            directory: Arc::clone(&directory),
+            path: Arc::clone(&shared),
+            names: mem::take(names).into(),
+            taken: Arc::default(),
+        };
         let mut buffer = [MaybeUninit::uninit(); LISTING];
         let mut list = RawDir::new(&*directory, &mut buffer);
         while let Some(entry) = list.next() {
@@ -165,83 +223,74 @@ impl<'a> Walk<'a> {
             if matches!(name.as_bytes(), b"." | b"..") {
                 continue;
             }
-            if self.looked.fetch_add(1, Ordering::Relaxed) >= self.options.most {
-                part.uncovered.push((path.to_vec(), Uncovered::TooMany));
+            let inside = beneath::join(path, name.as_bytes());
+            if !self.walk.has_room(&inside) {
+                self.part.uncovered.push((path.to_vec(), Uncovered::TooMany));
                 break;
             }
-            let Some(size) = self.entry(root, &directory, beneath::join(path, name.as_bytes()), name, part, push) else {
-                continue;
-            };
-            files.push(name.to_os_string());
-            octets = size.saturating_add(octets);
-            if octets >= SHARE.0 || files.len() >= SHARE.1 {
-                push(take(mem::take(&mut files)));
-                octets = 0;
+            if self.entry(root, &directory, inside, name, entry.file_type(), push) {
+                names.push(name.to_os_string());
+            }
+            if names.len() >= BATCH {
+                push(Job::Files(files(&mut names)));
+                self.reader.pace.rest();
             }
         }
-        self.files(root, &directory, path, &files, part);
+        self.files(files(&mut names), push);
         Ok(())
     }
 
-    /// One glance at an entry; the size of its content if it must be read.
+    /// One glance at an entry, if that may be enough; whether it must be looked at.
     fn entry(
-        &self,
+        &mut self,
         root: &Arc<Root>,
         directory: &OwnedFd,
         path: Vec<u8>,
         name: &OsStr,
-        part: &mut Part,
+        listed: FileType,
         push: &mut impl FnMut(Job),
-    ) -> Option<u64> {
-        if self.roots.begins_at(&path) {
-            return None;
+    ) -> bool {
+        if self.walk.roots.begins_at(&path) {
+            return false;
+        }
+        let excluded = root.how.excludes(&path);
+        let is_plain = !excluded && root.how.content != Content::Executables;
+        if listed == FileType::RegularFile && is_plain && !self.walk.shared.has(&path) {
+            return true;
         }
         let stat = match glance(directory, name) {
             Ok(stat) => stat,
             Err(error) => {
-                uncover(part, path, error);
-                return None;
+                uncover(&mut self.part, path, error);
+                return false;
             }
         };
-        let excluded = root.how.excludes(&path);
-        if excluded && can_be_left_out(&stat) {
-            part.excluded += 1;
-            return None;
+        if leaves_out(root, excluded, &stat) {
+            self.part.excluded += 1;
+            return false;
         }
+        let known = self.walk.shared.known(root, directory, name, &path, &stat, &mut self.reader);
         if fingerprint::kind(&stat) == Kind::Directory {
-            self.enter(root, path.clone(), excluded, part, push);
+            self.enter(root, path, excluded, push);
         }
-        match self.known(root, &path, &stat) {
-            Some(known) => part.entries.push(known),
-            None => return Some(stat.stx_size),
-        }
-        None
+        let is_new = known.is_none();
+        self.part.entries.extend(known);
+        is_new
     }
 
-    fn files(&self, root: &Root, directory: &OwnedFd, path: &[u8], names: &[OsString], part: &mut Part) {
-        for name in names {
-            self.one(root, directory, name, beneath::join(path, name.as_bytes()), None, part);
+    /// Looks at these files of a directory, until all are taken. Others may help: while one thread reads a large file, the
+    /// rest goes on.
+    fn files(&mut self, files: Files, push: &mut impl FnMut(Job)) {
+        if files.left() > 1 {
+            push(Job::Files(files.clone()));
         }
-    }
-
-    /// The fingerprint of one file, as it is known or as it is read.
-    fn one(&self, root: &Root, directory: &OwnedFd, name: &OsStr, path: Vec<u8>, stat: Option<&Statx>, part: &mut Part) {
-        if let Some(known) = stat.and_then(|stat| self.known(root, &path, stat)) {
-            part.entries.push(known);
-            return;
-        }
-        match Fingerprint::read(directory, name, root.how.largest) {
-            Ok(print) => part.entries.push((path.into(), Arc::new(print))),
-            Err(error) => uncover(part, path, errno(&error)),
+        while let Some(name) = files.next() {
+            self.look(&files.root, &files.directory, name, beneath::join(&files.path, name.as_bytes()));
         }
     }
 
-    fn known(&self, root: &Root, path: &[u8], stat: &Statx) -> Option<(Path, Arc<Fingerprint>)> {
-        if self.options.read == Read::All {
-            return None;
-        }
-        let (path, print) = self.previous.entries.get_key_value(path)?;
-        print.still(stat, root.how.largest).then(|| (Arc::clone(path), Arc::clone(print)))
+    fn look(&mut self, root: &Root, directory: &OwnedFd, name: &OsStr, path: Vec<u8>) {
+        self.walk.shared.look(root, directory, name, path, (&mut self.part, &mut self.reader));
     }
 }
 
@@ -250,9 +299,14 @@ pub(crate) fn barred(directory: &OwnedFd, root: Option<Device>, cross: bool) -> 
     if device_of(directory) != root && !cross {
         return Ok(Some(Uncovered::OtherFileSystem));
     }
+    Ok(is_kernel(directory)?.then_some(Uncovered::Kernel))
+}
+
+/// Whether a file is none but the kernel's own state.
+pub(super) fn is_kernel(file: &OwnedFd) -> Result<bool, Errno> {
     // Its width and sign differ between machines; the numbers all fit in 32 bits.
-    let kind = rustix::fs::fstatfs(directory)?.f_type as u64 & 0xffff_ffff;
-    Ok(KERNEL.contains(&kind).then_some(Uncovered::Kernel))
+    let kind = rustix::fs::fstatfs(file)?.f_type as u64 & 0xffff_ffff;
+    Ok(KERNEL.contains(&kind))
 }
 
 /// The device of the file system that a directory is on.
@@ -261,20 +315,15 @@ pub(crate) fn device_of(directory: &OwnedFd) -> Option<Device> {
     Some(Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor })
 }
 
-/// A name must not hide what can be run.
-fn can_be_left_out(stat: &Statx) -> bool {
-    match fingerprint::kind(stat) {
-        Kind::Directory => false,
-        Kind::File => stat.stx_mode & 0o6111 == 0,
-        _ => true,
-    }
+fn leaves_out(root: &Root, excluded: bool, stat: &Statx) -> bool {
+    root.how.leaves_out(excluded, fingerprint::kind(stat), stat.stx_mode)
 }
 
 fn glance(directory: &OwnedFd, name: &OsStr) -> Result<Statx, Errno> {
     fingerprint::glance(directory.as_fd(), name).map_err(|error| errno(&error))
 }
 
-fn errno(error: &io::Error) -> Errno {
+pub(super) fn errno(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
@@ -284,7 +333,7 @@ fn no_directory(error: Errno) -> Errno {
 }
 
 /// What is gone is no gap in what is seen.
-fn uncover(part: &mut Part, path: Vec<u8>, error: Errno) {
+pub(super) fn uncover(part: &mut Part, path: Vec<u8>, error: Errno) {
     if error != Errno::NOENT {
         part.uncovered.push((path, unreadable(error)));
     }

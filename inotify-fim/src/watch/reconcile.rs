@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::armed::Armed;
+use super::links;
 use super::reader::Note;
 use super::{Cause, Event, Source};
 use crate::beneath;
@@ -14,7 +15,7 @@ use crate::fingerprint::{Device, Fingerprint, Kind};
 use crate::raw::mask;
 use crate::roots::{Roots, ancestors};
 use crate::scan::{self, Place, Scan, Uncovered};
-use crate::view::{Path, View, below, compare};
+use crate::view::{Path, View, below};
 
 pub(super) struct Reconciler {
     roots: Roots,
@@ -164,13 +165,15 @@ impl Reconciler {
             old.entries.append(&mut self.take_old(place, &scan.view));
         }
         self.same_inodes(&mut old, &mut scan);
+        let links = links::affected(&self.view, &old, &scan.view);
+        self.also(&links, &mut old, &mut scan);
         scan.carry(&old);
         let excluded = |path: &[u8]| self.roots.of(path).is_some_and(|(_, how)| how.excludes(path));
         let came = dirty.iter().filter(|(path, mark)| mark.came && !mark.went && is_nowhere(path, &old, &scan.view));
         for (path, _) in came.filter(|(path, _)| !excluded(path)) {
             tell(Event::Transient { path: path.clone() });
         }
-        let found = compare(&old, &scan.view);
+        let found = self.roots.differences(&old, &scan.view);
         let count = found.len();
         found.into_iter().for_each(|difference| tell(Event::Changed { difference: Box::new(difference), source }));
         self.view.entries.append(&mut scan.view.entries);
@@ -238,6 +241,14 @@ impl Reconciler {
         let is_other = |print: &Fingerprint| print.inode.is_some_and(|inode| inodes.contains(&(inode.device, inode.number)));
         let others: Vec<Path> =
             self.view.entries.iter().filter(|(_, print)| is_other(print)).map(|(path, _)| path.clone()).collect();
+        self.also(&others, old, scan);
+    }
+
+    /// Looks at more paths that no event named.
+    fn also(&mut self, others: &[Path], old: &mut View, scan: &mut Scan) {
+        if others.is_empty() {
+            return;
+        }
         let mut more = scan::run(
             &self.roots,
             others.iter().map(|path| Place { path: path.to_vec(), whole: false }),

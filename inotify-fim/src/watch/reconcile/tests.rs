@@ -9,7 +9,7 @@ use rustix::fs::{CWD, RenameFlags};
 use tempfile::TempDir;
 
 use super::*;
-use crate::view::{Change, Difference};
+use crate::view::{Change, Difference, compare};
 use crate::watch::reader;
 
 /// A watched root, a folder beside it, and a reader that reads when it is told.

@@ -1,0 +1,226 @@
+//! One entry of a scan: known from the earlier view, or looked at.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::Statx;
+use rustix::io::Errno;
+
+use super::walk::{Part, Root, errno, is_kernel, uncover};
+use super::{Options, Read};
+use crate::beneath;
+use crate::fingerprint::{self, ATTEMPTS, Device, Fingerprint, HashState, Kind, LeadsTo, Linked, Reader, Wanted};
+use crate::pace::{Pace, Share};
+use crate::roots::Content;
+use crate::view::{Path, View};
+
+/// A file that takes longer to read than this is slow, if it has so many octets: with less, something else was.
+const SLOW: (Duration, u64) = (Duration::from_millis(10), 1 << 20);
+
+/// What the threads of one scan have in common.
+pub(super) struct Shared<'a> {
+    previous: &'a View,
+    read: Read,
+    share: Share,
+    linked: Linked,
+    /// What links lead to: many may lead to one file.
+    ends: Mutex<HashMap<(Device, u64), LeadsTo>>,
+    /// Earlier files by inode, for those that stand elsewhere now. Made when the first is looked for.
+    inodes: OnceLock<HashMap<(Device, u64), Arc<Fingerprint>>>,
+}
+
+impl<'a> Shared<'a> {
+    pub(super) fn new(previous: &'a View, options: &Options) -> Self {
+        Self {
+            previous,
+            read: options.read,
+            share: Share::new(options.share),
+            linked: Linked::default(),
+            ends: Mutex::default(),
+            inodes: OnceLock::new(),
+        }
+    }
+
+    /// For one thread.
+    pub(super) fn reader(&self) -> Reader<'_> {
+        Reader::new(Pace::new(&self.share), &self.linked)
+    }
+
+    pub(super) fn has(&self, path: &[u8]) -> bool {
+        self.previous.entries.contains_key(path)
+    }
+
+    /// Looks at a name in a directory.
+    pub(super) fn look(
+        &self,
+        root: &Root,
+        directory: &OwnedFd,
+        name: &OsStr,
+        path: Vec<u8>,
+        (part, reader): (&mut Part, &mut Reader<'_>),
+    ) {
+        reader.pace.lap();
+        let before = self.previous.entries.get_key_value(path.as_slice());
+        let wanted = self.wanted(root);
+        let ask = self.with_beginning(wanted, root, directory, name, before.map(|(_, print)| print));
+        let path = before.map_or_else(|| path.into(), |(path, _)| Arc::clone(path));
+        match fingerprint::look(directory.as_fd(), name, ask, reader) {
+            Ok(mut print) => {
+                print.last = before.and_then(|(_, before)| last(before, &print));
+                if print.kind == Kind::Symlink {
+                    print.leads_to = self.end(root, directory, name, &path, None, reader).map(Box::new);
+                }
+                let size = print.leads_to.as_ref().map_or(print.size, |end| end.size);
+                part.entries.push((Arc::clone(&path), Arc::new(print)));
+                let took = reader.pace.lap();
+                if took > SLOW.0 && size >= SLOW.1 {
+                    part.slow.push((path, took));
+                }
+            }
+            Err(error) => uncover(part, path.to_vec(), errno(&error)),
+        }
+    }
+
+    /// The earlier fingerprint of a path, if it must still be true.
+    pub(super) fn known(
+        &self,
+        root: &Root,
+        directory: &OwnedFd,
+        name: &OsStr,
+        path: &[u8],
+        stat: &Statx,
+        reader: &mut Reader<'_>,
+    ) -> Option<(Path, Arc<Fingerprint>)> {
+        let (path, print) = self.previous.entries.get_key_value(path)?;
+        let is_known = self.read != Read::All && print.still(stat, self.wanted(root));
+        if !is_known || print.kind != Kind::Symlink {
+            return is_known.then(|| (Arc::clone(path), Arc::clone(print)));
+        }
+        let end = self.end(root, directory, name, path, print.leads_to.as_deref(), reader);
+        if end.as_ref() == print.leads_to.as_deref() {
+            return Some((Arc::clone(path), Arc::clone(print)));
+        }
+        Some((Arc::clone(path), Arc::new(Fingerprint { leads_to: end.map(Box::new), ..print.as_ref().clone() })))
+    }
+
+    fn wanted(&self, root: &Root) -> Wanted {
+        match (root.how.content, self.read) {
+            (Content::Attributes, _) => Wanted::Attributes,
+            (_, Read::Nothing) => Wanted::Stat,
+            _ => Wanted::Whole { largest: root.how.largest, beginning: None },
+        }
+    }
+
+    /// With the older, shorter content of a file that may only grow: that of the same path, or of the same inode.
+    fn with_beginning(
+        &self,
+        wanted: Wanted,
+        root: &Root,
+        directory: &OwnedFd,
+        name: &OsStr,
+        before: Option<&Arc<Fingerprint>>,
+    ) -> Wanted {
+        let Wanted::Whole { largest, .. } = wanted else { return wanted };
+        if root.how.content != Content::Append {
+            return wanted;
+        }
+        let moved = || {
+            let stat = fingerprint::glance(directory.as_fd(), name).ok()?;
+            let inode = (Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor }, stat.stx_ino);
+            self.inodes.get_or_init(|| by_inode(self.previous)).get(&inode).cloned()
+        };
+        // A rotated log stands where another one stood: its own past is what it must begin with.
+        let past = moved().or_else(|| before.cloned());
+        let beginning = past.and_then(|past| Some((past.size, past.hash.done()?)));
+        Wanted::Whole { largest, beginning }
+    }
+
+    /// What a link leads to: a regular file inside the same root, or anywhere if links are followed out of it. Links whose
+    /// own content does not count have no end either.
+    fn end(
+        &self,
+        root: &Root,
+        directory: &OwnedFd,
+        name: &OsStr,
+        path: &[u8],
+        before: Option<&LeadsTo>,
+        reader: &mut Reader<'_>,
+    ) -> Option<LeadsTo> {
+        let wanted = match self.wanted(root) {
+            Wanted::Attributes => return None,
+            _ if root.how.content != Content::Whole => return None,
+            wanted => wanted,
+        };
+        let find = || {
+            let file = root
+                .follow(path)
+                .or_else(|error| if root.how.follow { beneath::follow_out(directory, name) } else { Err(error) });
+            file.ok().filter(|file| matches!(is_kernel(file), Ok(false)))
+        };
+        let file = find()?;
+        let stat = fingerprint::stat(file.as_fd()).ok()?;
+        let inode = (Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor }, stat.stx_ino);
+        let shared = self.ends().get(&inode).copied();
+        let known = [before.copied().filter(|_| self.read != Read::All), shared];
+        if let Some(known) = known.into_iter().flatten().find(|known| known.still(&stat, wanted)) {
+            return Some(known);
+        }
+        let end = read_end(file, find, wanted, reader)?;
+        self.ends().insert(inode, end);
+        Some(end)
+    }
+
+    fn ends(&self) -> std::sync::MutexGuard<'_, HashMap<(Device, u64), LeadsTo>> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads what a link leads to, until it stays the same meanwhile.
+fn read_end(first: OwnedFd, again: impl Fn() -> Option<OwnedFd>, wanted: Wanted, reader: &mut Reader<'_>) -> Option<LeadsTo> {
+    let mut file = first;
+    for _ in 1..ATTEMPTS {
+        match attempt(&file, wanted, reader).ok()? {
+            (end, true) => return end,
+            (_, false) => file = again()?,
+        }
+    }
+    let (end, steady) = attempt(&file, wanted, reader).ok()?;
+    end.map(|end| LeadsTo { hash: if steady { end.hash } else { HashState::Unstable }, ..end })
+}
+
+/// Only a regular file is opened.
+fn attempt(file: &OwnedFd, wanted: Wanted, reader: &mut Reader<'_>) -> io::Result<(Option<LeadsTo>, bool)> {
+    if fingerprint::kind(&fingerprint::stat(file.as_fd())?) != Kind::File {
+        return Ok((None, true));
+    }
+    let (found, steady) = fingerprint::look_at(file, wanted, reader)?;
+    Ok((LeadsTo::new(&found), steady))
+}
+
+fn by_inode(view: &View) -> HashMap<(Device, u64), Arc<Fingerprint>> {
+    let inode = |print: &Fingerprint| print.inode.map(|inode| (inode.device, inode.number));
+    let files = view.entries.values().filter(|print| print.kind == Kind::File);
+    files.filter_map(|print| Some((inode(print)?, Arc::clone(print)))).collect()
+}
+
+/// The last hash that was known, if there was one and now is none: a file that could not be read for a while must still be
+/// what it was.
+fn last(before: &Fingerprint, now: &Fingerprint) -> Option<Box<[u8; 32]>> {
+    let is_lost = matches!(now.hash, HashState::TooLarge | HashState::Unstable | HashState::Unreadable(_));
+    if !is_lost {
+        return None;
+    }
+    before.hash.done().map(Box::new).or_else(|| before.last.clone())
+}
+
+impl Root {
+    /// What stands at the end of a link inside it.
+    fn follow(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let top = self.top.as_ref().map_err(|error| *error)?;
+        beneath::follow(&self.path, top, &path[self.path.len()..], !self.how.cross)
+    }
+}
