@@ -13,6 +13,10 @@ use crate::fingerprint::{HashState, Kind};
 use crate::roots::How;
 use crate::view::compare;
 
+mod hostile;
+mod links;
+mod modes;
+
 fn bytes(path: &Path) -> Vec<u8> {
     path.as_os_str().as_bytes().to_vec()
 }
