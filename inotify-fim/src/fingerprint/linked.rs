@@ -32,3 +32,25 @@ impl Linked {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fingerprint::Stamp;
+
+    #[test]
+    fn e14_an_inode_is_read_again_only_if_it_changed_or_may_have() {
+        let (linked, reads) = (Linked::default(), std::cell::Cell::new(0));
+        let ask = |changed: Option<i64>, size| {
+            let changed = changed.map(|seconds| Stamp { seconds, nanos: 0 });
+            let inode = Inode { device: Device { major: 1, minor: 2 }, number: 3, links: 2, born: None, changed };
+            linked.hash(inode, size, || {
+                reads.set(reads.get() + 1);
+                HashState::Done([u8::try_from(reads.get()).unwrap(); 32])
+            })
+        };
+        assert_eq!((ask(Some(7), 5), ask(Some(7), 5)), (HashState::Done([1; 32]), HashState::Done([1; 32])));
+        assert_eq!((ask(Some(8), 5), ask(Some(8), 6)), (HashState::Done([2; 32]), HashState::Done([3; 32])));
+        assert_eq!((ask(None, 5), ask(None, 5)), (HashState::Done([4; 32]), HashState::Done([5; 32])));
+    }
+}
