@@ -50,8 +50,10 @@ impl<'a> Shared<'a> {
         Reader::new(Pace::new(&self.share), &self.linked)
     }
 
-    pub(super) fn has(&self, path: &[u8]) -> bool {
-        self.previous.entries.contains_key(path)
+    /// Whether one glance at this path may be enough.
+    pub(super) fn may_know(&self, path: &[u8]) -> bool {
+        let before = || self.previous.entries.get(path)?.inode?.changed;
+        self.read != Read::All && before().is_some()
     }
 
     /// Looks at a name in a directory.

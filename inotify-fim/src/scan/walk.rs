@@ -255,7 +255,7 @@ impl Worker<'_> {
         }
         let excluded = root.how.excludes(&path);
         let is_plain = !excluded && root.how.content != Content::Executables;
-        if listed == FileType::RegularFile && is_plain && !self.walk.shared.has(&path) {
+        if listed == FileType::RegularFile && is_plain && !self.walk.shared.may_know(&path) {
             return true;
         }
         let stat = match glance(directory, name) {
