@@ -1,4 +1,4 @@
-//! A first scan of 10,000 files of 4 KiB in 100 directories, a comparison that finds nothing, and the manifest of them.
+//! A first scan of 10,000 files of 4 KiB in 100 directories, comparisons that find nothing, and the manifest of them.
 
 use std::fs;
 use std::hint::black_box;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use egret_inotify_fim::manifest;
 use egret_inotify_fim::roots::Roots;
-use egret_inotify_fim::scan::{Options, scan};
-use egret_inotify_fim::view::View;
+use egret_inotify_fim::scan::{Options, Read, scan};
+use egret_inotify_fim::view::{View, compare};
 use tempfile::TempDir;
 
 fn files() -> TempDir {
@@ -40,6 +40,10 @@ fn benches(c: &mut Criterion) {
             b.iter(|| scan(black_box(&roots), &known, &options));
         });
     }
+    let image = known.clone().portable();
+    let glance = Options { read: Read::Nothing, ..Options::default() };
+    c.bench_function("10,000 files of a manifest, by size and time", |b| b.iter(|| scan(black_box(&roots), &image, &glance)));
+    c.bench_function("10,000 files compared", |b| b.iter(|| compare(black_box(&image), &known)));
     let text = manifest::write(&known);
     c.bench_function("10,000 lines written", |b| b.iter(|| manifest::write(black_box(&known))));
     c.bench_function("10,000 lines read", |b| b.iter(|| manifest::read(black_box(text.as_bytes()))));

@@ -29,7 +29,8 @@ pub struct How {
     pub cross: bool,
     /// Octets up to which a file is hashed.
     pub largest: u64,
-    /// Hash what a symbolic link leads to even outside the root. What it leads to inside is always hashed.
+    /// Hash what a symbolic link leads to even outside the root. What it leads to inside is always hashed, but for what
+    /// is left out there or is looked at in another way than [`Content::Whole`].
     pub follow: bool,
 }
 
@@ -101,6 +102,13 @@ impl Roots {
     #[must_use]
     pub fn begins_at(&self, path: &[u8]) -> bool {
         self.0.contains_key(path)
+    }
+
+    /// Whether a scan would have this in its view. Outside all trees everything counts.
+    pub(crate) fn counts(&self, path: &[u8], kind: Kind, mode: u16) -> bool {
+        let Some((root, how)) = self.of(path) else { return true };
+        let mut above = ancestors(path).skip(1).take_while(|above| above.len() >= root.len());
+        !how.leaves_out(how.excludes(path), kind, mode) && !above.any(|above| how.excludes(above))
     }
 
     /// The trees that lie below this path.

@@ -12,7 +12,10 @@ capability=01000002 acl=02000000 inode=8:1:12:2:-5.000000000:-
 /huge file 0600 1:1 99 0.000000000 too-large flags=immutable,append
 /secret file 0000 1:1 9 0.000000000 unreadable:13
 /sh symlink 0777 0:0 0 0.000000000 - target=/bin/busy\\x20box
-end 6
+/state file 0600 1:1 0 0.000000000 not-read
+/to symlink 0777 0:0 0 0.000000000 - target=a leads-to=too-large
+/to-here symlink 0777 0:0 0 0.000000000 - target=a leads-to=too-large,9,1.000000000,8:1:12:2:-:- inode=8:1:13:1:-:-
+end 9
 ";
 
 fn problem(text: impl AsRef<[u8]>) -> (usize, Problem) {
@@ -26,7 +29,10 @@ fn the_sample_is_read_and_written_as_it_stands() {
     let view = read(SAMPLE.as_bytes()).unwrap();
     assert_eq!(write(&view), SAMPLE);
     let names: Vec<&[u8]> = view.entries.keys().map(|path| &**path).collect();
-    assert_eq!(names, [b"/".as_slice(), b"/a b\n\xff", b"/dev/null", b"/huge", b"/secret", b"/sh"]);
+    assert_eq!(
+        names,
+        [b"/".as_slice(), b"/a b\n\xff", b"/dev/null", b"/huge", b"/secret", b"/sh", b"/state", b"/to", b"/to-here"]
+    );
     assert_eq!(write(&View::default()), "egret-manifest 1\nend 0\n");
 }
 
@@ -35,7 +41,7 @@ fn every_prefix_is_refused() {
     for end in 0..SAMPLE.len() {
         assert!(read(&SAMPLE.as_bytes()[..end]).is_err(), "{end}");
     }
-    assert_eq!(problem(&SAMPLE[..SAMPLE.len() - 1]), (8, Problem::Cut));
+    assert_eq!(problem(&SAMPLE[..SAMPLE.len() - 1]), (11, Problem::Cut));
 }
 
 #[test]
@@ -70,10 +76,14 @@ fn each_fault_is_told_with_its_line() {
         ("capability=0", "capability=", (3, Problem::Word("extended attribute"))),
         ("8:1:12", "8:1:", (3, Problem::Word("inode"))),
         ("immutable,append", "append,immutable", (5, Problem::Word("flags"))),
-        ("end 6", "end 5", (8, Problem::Count)),
-        ("end 6", "end 06", (8, Problem::Count)),
-        ("end 6\n", "end 6\n\n", (8, Problem::AfterEnd)),
-        ("end 6\n", "", (8, Problem::Cut)),
+        ("too-large,9", "-,9", (10, Problem::NotCanonical)),
+        ("leads-to=too-large,9,", "leads-to=too-large,", (10, Problem::Word("leads-to"))),
+        ("leads-to=too-large\n", "leads-to=-\n", (9, Problem::NotCanonical)),
+        ("not-read", "not-read leads-to=too-large", (8, Problem::NotCanonical)),
+        ("end 9", "end 5", (11, Problem::Count)),
+        ("end 9", "end 09", (11, Problem::Count)),
+        ("end 9\n", "end 9\n\n", (11, Problem::AfterEnd)),
+        ("end 9\n", "", (11, Problem::Cut)),
     ] {
         assert_eq!(problem(SAMPLE.replace(old, new)), expected, "{old} -> {new}");
     }

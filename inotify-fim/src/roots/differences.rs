@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{Content, Roots, ancestors};
+use super::{Content, Roots};
 use crate::fingerprint::{Fingerprint, HashState, Inode, Kind, Stamp};
 use crate::view::{Change, Difference, Path, View, changed, compare, difference, identity, is_same_file};
 
@@ -29,8 +29,8 @@ impl Roots {
     fn counted(&self, found: Difference) -> Option<Difference> {
         let Difference { path, change, old, new } = found;
         let from = if let Change::Moved { from } = &change { from } else { &path };
-        let old_counts = old.as_ref().is_none_or(|print| self.counts(from, print));
-        let new_counts = new.as_ref().is_none_or(|print| self.counts(&path, print));
+        let old_counts = old.as_ref().is_none_or(|print| self.counts(from, print.kind, print.mode));
+        let new_counts = new.as_ref().is_none_or(|print| self.counts(&path, print.kind, print.mode));
         match (old_counts, new_counts, &change) {
             (true, true, Change::Modified | Change::Attributes) if self.content(&path) == Some(Content::Attributes) => {
                 let change = changed(&without_content(old.as_ref()?), &without_content(new.as_ref()?))?;
@@ -46,13 +46,6 @@ impl Roots {
 
     fn content(&self, path: &[u8]) -> Option<Content> {
         self.of(path).map(|(_, how)| how.content)
-    }
-
-    /// Whether a scan would have this in its view.
-    fn counts(&self, path: &[u8], print: &Fingerprint) -> bool {
-        let Some((root, how)) = self.of(path) else { return true };
-        let mut above = ancestors(path).skip(1).take_while(|above| above.len() >= root.len());
-        !how.leaves_out(how.excludes(path), print.kind, print.mode) && !above.any(|above| how.excludes(above))
     }
 
     /// What happened at the paths of logs that another log now stands at, or that stood there before.

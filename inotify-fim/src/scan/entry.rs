@@ -1,9 +1,9 @@
 //! One entry of a scan: known from the earlier view, or looked at.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::{Options, Read};
 use crate::beneath;
 use crate::fingerprint::{self, ATTEMPTS, Device, Fingerprint, HashState, Kind, LeadsTo, Linked, Reader, Wanted};
 use crate::pace::{Pace, Share};
-use crate::roots::Content;
+use crate::roots::{Content, Roots};
 use crate::view::{Path, View};
 
 /// A file that takes longer to read than this is slow, if it has so many octets: with less, something else was.
@@ -23,6 +23,7 @@ const SLOW: (Duration, u64) = (Duration::from_millis(10), 1 << 20);
 
 /// What the threads of one scan have in common.
 pub(super) struct Shared<'a> {
+    roots: &'a Roots,
     previous: &'a View,
     read: Read,
     share: Share,
@@ -34,8 +35,9 @@ pub(super) struct Shared<'a> {
 }
 
 impl<'a> Shared<'a> {
-    pub(super) fn new(previous: &'a View, options: &Options) -> Self {
+    pub(super) fn new(roots: &'a Roots, previous: &'a View, options: &Options) -> Self {
         Self {
+            roots,
             previous,
             read: options.read,
             share: Share::new(options.share),
@@ -165,6 +167,9 @@ impl<'a> Shared<'a> {
         };
         let file = find()?;
         let stat = fingerprint::stat(file.as_fd()).ok()?;
+        if !self.is_whole(root, &file, &stat) {
+            return None;
+        }
         let inode = (Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor }, stat.stx_ino);
         let shared = self.ends().get(&inode).copied();
         let known = [before.copied().filter(|_| self.read != Read::All), shared];
@@ -174,6 +179,19 @@ impl<'a> Shared<'a> {
         let end = read_end(file, find, wanted, reader)?;
         self.ends().insert(inode, end);
         Some(end)
+    }
+
+    /// Whether all of a file's content counts where it stands. A link into a folder of logs must not make what is written
+    /// there a change of its own.
+    fn is_whole(&self, root: &Root, file: &OwnedFd, stat: &Statx) -> bool {
+        let path = |file: &OwnedFd| rustix::fs::readlink(format!("/proc/self/fd/{}", file.as_raw_fd()), Vec::new()).ok();
+        let Some(path_now) = path(file).map(CString::into_bytes) else { return true };
+        // As the kernel calls the root: the operator's path may have links in it.
+        let top = root.top.as_ref().ok().and_then(path).map(CString::into_bytes);
+        let inside = top.and_then(|top| Some(path_now.strip_prefix(&*top)?.to_vec()));
+        let path = inside.map_or(path_now, |inside| beneath::join(&root.path, inside.strip_prefix(b"/").unwrap_or(&inside)));
+        let is_whole = self.roots.of(&path).is_none_or(|(_, how)| how.content == Content::Whole);
+        is_whole && self.roots.counts(&path, fingerprint::kind(stat), stat.stx_mode)
     }
 
     fn ends(&self) -> std::sync::MutexGuard<'_, HashMap<(Device, u64), LeadsTo>> {

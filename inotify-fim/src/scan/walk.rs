@@ -127,7 +127,7 @@ pub(super) struct Worker<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(roots: &'a Roots, previous: &'a View, options: &Options) -> Self {
-        Self { roots, most: options.most, shared: Shared::new(previous, options), looked: AtomicUsize::new(0) }
+        Self { roots, most: options.most, shared: Shared::new(roots, previous, options), looked: AtomicUsize::new(0) }
     }
 
     pub(super) fn worker(&'a self) -> Worker<'a> {
@@ -216,7 +216,7 @@ impl Worker<'_> {
             taken: Arc::default(),
         };
         let mut buffer = [MaybeUninit::uninit(); LISTING];
-        let mut list = RawDir::new(&*directory, &mut buffer);
+        let (mut list, mut listed) = (RawDir::new(&*directory, &mut buffer), 0);
         while let Some(entry) = list.next() {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -233,6 +233,9 @@ impl Worker<'_> {
             }
             if names.len() >= BATCH {
                 push(Job::Files(files(&mut names)));
+            }
+            listed += 1;
+            if listed % BATCH == 0 {
                 self.reader.pace.rest();
             }
         }

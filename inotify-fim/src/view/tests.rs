@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::arbitrary;
-use crate::fingerprint::{Device, Flags, Stamp};
+use crate::fingerprint::{Device, Flags, LeadsTo, Stamp};
 
 fn file(content: u8, inode: u64) -> Fingerprint {
     Fingerprint {
@@ -116,6 +116,67 @@ fn a_tree_is_its_top_and_all_below_and_not_its_neighbours() {
     assert_eq!(keys(&all), ["/a-b", "/ab"]);
     assert_eq!(all.tree(b"/").count(), 2);
     assert_eq!(view([("/", file(1, 1)), ("/a", file(1, 2))]).tree(b"/").count(), 2);
+}
+
+#[test]
+fn e08_content_that_begins_with_the_old_one_is_appended() {
+    let was = file(1, 1);
+    let grown = |beginning| Fingerprint { size: 2, extends: Some(Box::new([beginning; 32])), ..file(2, 1) };
+    let told = vec![Attribute::Size, Attribute::Mtime, Attribute::Hash];
+    assert_eq!(one(was.clone(), grown(1)), Some((Change::Appended, told.clone())));
+    assert_eq!(one(was.clone(), grown(9)), Some((Change::Modified, told)), "with another one");
+    assert_eq!(one(grown(1), grown(1)), None);
+}
+
+#[test]
+fn e11_while_there_is_no_hash_the_last_one_stands_in() {
+    let hidden = |last| Fingerprint { hash: HashState::Unreadable(13), last: Some(Box::new([last; 32])), ..file(1, 1) };
+    assert_eq!(one(hidden(1), file(1, 1)), Some((Change::Attributes, vec![Attribute::HashState])));
+    let told = vec![Attribute::Hash, Attribute::HashState];
+    assert_eq!(one(hidden(7), file(1, 1)), Some((Change::Modified, told)), "though size and time are the same");
+    assert_eq!(one(hidden(1), hidden(1)), None);
+}
+
+#[test]
+fn what_was_not_asked_for_does_not_differ() {
+    let stat_only = Fingerprint { hash: HashState::NotRead, ..file(1, 1) };
+    assert_eq!(one(file(1, 1), stat_only.clone()), None);
+    let longer = Fingerprint { size: 2, ..stat_only.clone() };
+    assert_eq!(one(stat_only, longer), Some((Change::Modified, vec![Attribute::Size])));
+}
+
+#[test]
+fn d14_a_link_that_leads_to_other_content_is_effective() {
+    let link = |end: Option<LeadsTo>| {
+        let target = Some(b"x"[..].into());
+        Fingerprint {
+            kind: Kind::Symlink,
+            size: 0,
+            hash: HashState::NotRegular,
+            target,
+            leads_to: end.map(Box::new),
+            ..file(1, 1)
+        }
+    };
+    let end = |number, hash| {
+        let inode = file(0, number).inode;
+        Some(LeadsTo { inode, size: 1, mtime: Stamp::default(), hash })
+    };
+    let done = |hash| HashState::Done([hash; 32]);
+    let told = Some((Change::Effective, vec![Attribute::LeadsTo]));
+    for (old, new, expected) in [
+        (end(1, done(1)), end(2, done(2)), &told),
+        (end(1, done(1)), end(2, done(1)), &None),
+        (end(1, done(1)), None, &told),
+        (None, end(1, done(1)), &told),
+        (end(1, HashState::TooLarge), end(2, HashState::TooLarge), &told),
+        (end(1, HashState::TooLarge), end(1, HashState::TooLarge), &None),
+    ] {
+        assert_eq!(one(link(old), link(new)), *expected, "{old:?} {new:?}");
+    }
+    // Of another machine only the hash is known.
+    assert_eq!(one(link(end(1, HashState::TooLarge)).portable(), link(end(2, HashState::TooLarge))), None);
+    assert_eq!(one(link(end(1, done(1))).portable(), link(end(2, done(2)))), told);
 }
 
 proptest! {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fingerprint::LeadsTo;
+use crate::roots::Content;
 use crate::view::{Attribute, Change};
 
 fn end<'a>(view: &'a View, path: &Path) -> Option<&'a LeadsTo> {
@@ -124,4 +125,30 @@ fn a_known_link_is_looked_through_again() {
     let gone = scan(&only(folder.path()), &after, &Options::default()).view;
     let effective = |old, new| compare(old, new).iter().filter(|found| found.change == Change::Effective).count();
     assert_eq!((effective(&before, &after), effective(&after, &gone)), (2, 1), "it appeared, it changed; it is gone");
+}
+
+/// A link that stands where all content counts, to a file that is looked at in another way.
+#[test]
+fn d15_a_link_to_a_log_does_not_change_with_each_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join("real").join(name);
+    for name in ["logs", "cache", "state"] {
+        fs::create_dir_all(at(name)).unwrap();
+        fs::write(at(name).join("f"), "x").unwrap();
+        symlink(format!("{name}/f"), at(&format!("to-{name}"))).unwrap();
+    }
+    fs::write(at("whole"), "x").unwrap();
+    symlink("whole", at("to-whole")).unwrap();
+    // The operator's own path may lead through links.
+    symlink("real", folder.path().join("root")).unwrap();
+    let root = folder.path().join("root");
+    let how = |content| How { content, ..excluding(&["**/cache".into()]) };
+    let roots = Roots::new([
+        (bytes(&root), how(Content::Whole)),
+        (bytes(&root.join("logs")), how(Content::Append)),
+        (bytes(&root.join("state")), how(Content::Attributes)),
+    ]);
+    let view = scan(&roots, &View::default(), &Options::default()).view;
+    let leads = |name: &str| end(&view, &root.join(name)).is_some();
+    assert_eq!(["to-logs", "to-cache", "to-state", "to-whole"].map(leads), [false, false, false, true]);
 }
