@@ -25,6 +25,9 @@ const LISTING: usize = 32 * 1024;
 /// Number of files that one thread reads before another may have the next.
 const BATCH: usize = 256;
 
+/// Octets of a path below the last directory that is held open for what is deep below it, from which on another one is.
+const ANCHORED: usize = 2048;
+
 /// Octets of a path that cost as much as an entry: whoever makes long paths gets no more memory than others.
 const WEIGHT: usize = 256;
 
@@ -77,9 +80,21 @@ pub(super) enum Job {
     /// Look at a path; go on below it if that is `whole`.
     Place { root: Arc<Root>, path: Vec<u8>, whole: bool },
     /// List a directory and look at its entries.
-    Directory { root: Arc<Root>, path: Vec<u8> },
+    Directory { root: Arc<Root>, path: Vec<u8>, anchor: Option<Anchor> },
     /// Look at these files of a directory.
     Files(Files),
+}
+
+/// A directory above, held open, and the length of its path: what is deep below is opened from there, not from the root.
+#[derive(Clone)]
+pub(super) struct Anchor(Arc<OwnedFd>, usize);
+
+impl Anchor {
+    /// That of what is in a directory: its own if that of the directory is far above.
+    fn below(directory: &Arc<OwnedFd>, path: &[u8], root: &Root, above: Option<Self>) -> Option<Self> {
+        let length = above.as_ref().map_or(root.path.len(), |Self(_, length)| *length);
+        if path.len() - length < ANCHORED { above } else { Some(Self(Arc::clone(directory), path.len())) }
+    }
 }
 
 /// Files of one directory that are not known. Several threads may have it and take from it.
@@ -155,8 +170,8 @@ impl Worker<'_> {
                 }
                 (path, done)
             }
-            Job::Directory { root, path } => {
-                let done = self.directory(&root, &path, &mut push);
+            Job::Directory { root, path, anchor } => {
+                let done = self.directory(&root, &path, anchor, &mut push);
                 (path, done)
             }
             Job::Files(files) => return self.files(files, &mut push),
@@ -187,22 +202,32 @@ impl Worker<'_> {
             None => self.look(root, &directory, name, path.to_vec()),
         }
         if whole && fingerprint::kind(&stat) == Kind::Directory {
-            self.enter(root, path.to_vec(), excluded, push);
+            self.enter(root, path.to_vec(), None, excluded, push);
         }
         Ok(())
     }
 
     /// Goes on below a directory, if that is not left out.
-    fn enter(&mut self, root: &Arc<Root>, path: Vec<u8>, excluded: bool, push: &mut impl FnMut(Job)) {
+    fn enter(&mut self, root: &Arc<Root>, path: Vec<u8>, anchor: Option<Anchor>, excluded: bool, push: &mut impl FnMut(Job)) {
         if excluded {
             self.part.uncovered.push((path, Uncovered::Excluded));
         } else {
-            push(Job::Directory { root: Arc::clone(root), path });
+            push(Job::Directory { root: Arc::clone(root), path, anchor });
         }
     }
 
-    fn directory(&mut self, root: &Arc<Root>, path: &[u8], push: &mut impl FnMut(Job)) -> Result<(), Errno> {
-        let directory = Arc::new(root.open(path)?);
+    fn directory(
+        &mut self,
+        root: &Arc<Root>,
+        path: &[u8],
+        anchor: Option<Anchor>,
+        push: &mut impl FnMut(Job),
+    ) -> Result<(), Errno> {
+        let directory = Arc::new(match &anchor {
+            Some(Anchor(above, length)) => beneath::open_in(above, &path[*length..])?,
+            None => root.open(path)?,
+        });
+        let anchor = Anchor::below(&directory, path, root, anchor);
         if let Some(why) = barred(&directory, root.device, root.how.cross)? {
             self.part.uncovered.push((path.to_vec(), why));
             return Ok(());
@@ -228,7 +253,7 @@ impl Worker<'_> {
                 self.part.uncovered.push((path.to_vec(), Uncovered::TooMany));
                 break;
             }
-            if self.entry(root, &directory, inside, name, entry.file_type(), push) {
+            if self.entry(root, (&directory, anchor.as_ref()), inside, (name, entry.file_type()), push) {
                 names.push(name.to_os_string());
             }
             if names.len() >= BATCH {
@@ -247,10 +272,9 @@ impl Worker<'_> {
     fn entry(
         &mut self,
         root: &Arc<Root>,
-        directory: &OwnedFd,
+        (directory, anchor): (&OwnedFd, Option<&Anchor>),
         path: Vec<u8>,
-        name: &OsStr,
-        listed: FileType,
+        (name, listed): (&OsStr, FileType),
         push: &mut impl FnMut(Job),
     ) -> bool {
         if self.walk.roots.begins_at(&path) {
@@ -274,7 +298,7 @@ impl Worker<'_> {
         }
         let known = self.walk.shared.known(root, directory, name, &path, &stat, &mut self.reader);
         if fingerprint::kind(&stat) == Kind::Directory {
-            self.enter(root, path, excluded, push);
+            self.enter(root, path, anchor.cloned(), excluded, push);
         }
         let is_new = known.is_none();
         self.part.entries.extend(known);
