@@ -40,6 +40,13 @@ pub(crate) fn open_in(top: &OwnedFd, inside: &[u8]) -> Result<OwnedFd, Errno> {
     }
 }
 
+/// Opens what stands at `path` in the way that opens nothing yet (`O_PATH`), itself if it is a link.
+pub(crate) fn point_at(root: &[u8], path: &[u8]) -> Result<OwnedFd, Errno> {
+    let (parent, name) = split(path).ok_or(Errno::INVAL)?;
+    let directory = if path == root { open(parent, parent)? } else { open(root, parent)? };
+    rustix::fs::openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
 fn in_one(top: BorrowedFd<'_>, inside: &[u8]) -> Result<OwnedFd, Errno> {
     resolved(top, inside, flags(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
 }

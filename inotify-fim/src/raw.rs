@@ -2,14 +2,20 @@
 
 /// Bits of [`Record::mask`], with the kernel's names (`linux/inotify.h`).
 pub mod mask {
+    /// Content was written, or cut off.
+    pub const MODIFY: u32 = 0x2;
     /// Attributes changed: permissions, owner, times, extended attributes, link count.
     pub const ATTRIB: u32 = 0x4;
+    /// A file that was open for writing was closed.
+    pub const CLOSE_WRITE: u32 = 0x8;
     /// An entry was moved out of the directory, or to another name in it.
     pub const MOVED_FROM: u32 = 0x40;
     /// An entry was moved into the directory, or from another name in it.
     pub const MOVED_TO: u32 = 0x80;
     /// An entry was made.
     pub const CREATE: u32 = 0x100;
+    /// An entry was removed.
+    pub const DELETE: u32 = 0x200;
     /// The file system was unmounted.
     pub const UNMOUNT: u32 = 0x2000;
     /// The queue overflowed and events were lost; the record has no watch.

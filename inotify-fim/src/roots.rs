@@ -32,12 +32,14 @@ pub struct How {
     /// Hash what a symbolic link leads to even outside the root. What it leads to inside is always hashed, but for what
     /// is left out there or is looked at in another way than [`Content::Whole`].
     pub follow: bool,
+    /// Trees with a higher number are watched before others, for when there are fewer watches than directories.
+    pub priority: u8,
 }
 
 /// All of every file, in other file systems too, nothing excluded, files up to 1 GiB, no link followed out of the tree.
 impl Default for How {
     fn default() -> Self {
-        Self { content: Content::Whole, exclude: GlobSet::empty(), cross: true, largest: 1 << 30, follow: false }
+        Self { content: Content::Whole, exclude: GlobSet::empty(), cross: true, largest: 1 << 30, follow: false, priority: 0 }
     }
 }
 

@@ -8,6 +8,7 @@ mod entry;
 mod walk;
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -99,6 +100,10 @@ pub enum Uncovered {
     TooMany,
     /// The kernel's limit of watches is reached (`/proc/sys/fs/inotify/max_user_watches`): found by comparison only.
     NoWatch,
+    /// A proof failed: something was made there and no event came. Found by comparison only.
+    NoEvents,
+    /// Other machines can change it, which causes no event here: a network file system, or FUSE.
+    Remote,
 }
 
 /// Looks at every root and all below it. What has not changed since `previous` is taken from there; with an empty view
@@ -122,6 +127,20 @@ pub(crate) struct Place {
 
 /// Looks at those of these places that belong to a root.
 pub(crate) fn run(roots: &Roots, places: impl IntoIterator<Item = Place>, previous: &View, options: &Options) -> Scan {
+    run_and(roots, places, previous, options, &|_, _| ())
+}
+
+/// What is told of each directory that is gone into, after it was opened and before it is listed.
+pub(crate) type Enter<'a> = dyn Fn(&[u8], &OwnedFd) + Sync + 'a;
+
+/// The same, and tells of each directory.
+pub(crate) fn run_and(
+    roots: &Roots,
+    places: impl IntoIterator<Item = Place>,
+    previous: &View,
+    options: &Options,
+    enter: &Enter<'_>,
+) -> Scan {
     let mut opened: BTreeMap<&[u8], Arc<Root>> = BTreeMap::new();
     let mut job = |place: Place| {
         let (root, how) = roots.of(&place.path)?;
@@ -133,7 +152,7 @@ pub(crate) fn run(roots: &Roots, places: impl IntoIterator<Item = Place>, previo
     let is_little = jobs.len() <= FEW && jobs.iter().all(|job| matches!(job, Job::Place { whole: false, .. }));
     let threads = if is_little { 1 } else { options.threads };
     let stack = Stack { state: Mutex::new(State { jobs, busy: 0 }), changed: Condvar::new() };
-    let walk = Walk::new(roots, previous, options);
+    let walk = Walk::new(roots, previous, options, enter);
     let mut parts: Vec<walk::Part> = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| work(&stack, &walk))).collect();
         let mut parts = vec![work(&stack, &walk)];

@@ -13,7 +13,7 @@ use rustix::fs::{FileType, RawDir, Statx};
 use rustix::io::Errno;
 
 use super::entry::Shared;
-use super::{Options, Uncovered};
+use super::{Enter, Options, Uncovered};
 use crate::beneath;
 use crate::fingerprint::{self, Device, Fingerprint, Kind, Reader};
 use crate::roots::{Content, How, Roots};
@@ -131,6 +131,7 @@ pub(super) struct Walk<'a> {
     most: usize,
     shared: Shared<'a>,
     looked: AtomicUsize,
+    enter: &'a Enter<'a>,
 }
 
 /// One thread of a walk.
@@ -141,8 +142,8 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(roots: &'a Roots, previous: &'a View, options: &Options) -> Self {
-        Self { roots, most: options.most, shared: Shared::new(roots, previous, options), looked: AtomicUsize::new(0) }
+    pub(super) fn new(roots: &'a Roots, previous: &'a View, options: &Options, enter: &'a Enter<'a>) -> Self {
+        Self { roots, most: options.most, shared: Shared::new(roots, previous, options), looked: AtomicUsize::new(0), enter }
     }
 
     pub(super) fn worker(&'a self) -> Worker<'a> {
@@ -232,6 +233,7 @@ impl Worker<'_> {
             self.part.uncovered.push((path.to_vec(), why));
             return Ok(());
         }
+        (self.walk.enter)(path, &directory);
         let (shared, mut names): (Path, _) = (path.into(), Vec::new());
         let files = |names: &mut Vec<OsString>| Files {
             root: Arc::clone(root),

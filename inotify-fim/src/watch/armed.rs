@@ -1,9 +1,12 @@
-//! Which directories are watched, under which paths. What their events mean is not decided here.
+//! What is watched, under which paths. What events mean is not decided here.
 //!
-//! The kernel gives one watch for each directory, whatever it is called: after a move, or through another mount, one watch
-//! has several paths. A path has one watch. Where the two disagree for a while, too many paths are looked at, not too few.
+//! The kernel gives one watch for each inode, whatever it is called: after a move, or through another mount, one watch has
+//! several paths. A path has one watch. Where the two disagree for a while, too many paths are looked at, not too few.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod audit;
+mod along;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -23,31 +26,67 @@ use crate::view::below;
 /// Octets of directory entries that are listed at once.
 const LISTING: usize = 32 * 1024;
 
+/// So many files with several names have a watch of their own, for what is done to them by a name elsewhere.
+const FILES: usize = 1_000;
+
 pub(super) struct Armed {
-    inotify: Arc<OwnedFd>,
+    inotify: Option<Arc<OwnedFd>>,
+    most: usize,
     paths: HashMap<i32, BTreeSet<Vec<u8>>>,
     watches: BTreeMap<Vec<u8>, i32>,
+    /// Those of [`Self::watches`] that are no directories.
+    files: BTreeSet<Vec<u8>>,
 }
 
 impl Armed {
-    pub(super) fn new(inotify: Arc<OwnedFd>) -> Self {
-        Self { inotify, paths: HashMap::new(), watches: BTreeMap::new() }
+    /// `most` is the most watches.
+    pub(super) fn new(inotify: Option<Arc<OwnedFd>>, most: usize) -> Self {
+        Self { inotify, most, paths: HashMap::new(), watches: BTreeMap::new(), files: BTreeSet::new() }
     }
 
-    /// How many directories are watched.
+    /// There is an inotify instance now.
+    pub(super) fn use_inotify(&mut self, inotify: Arc<OwnedFd>) {
+        self.inotify.get_or_insert(inotify);
+    }
+
+    pub(super) fn has_inotify(&self) -> bool {
+        self.inotify.is_some()
+    }
+
+    /// How many watches there are.
     pub(super) fn len(&self) -> usize {
         self.paths.len()
     }
 
-    /// All paths that are watched.
-    #[cfg(test)]
-    pub(super) fn all(&self) -> impl Iterator<Item = &Vec<u8>> {
-        self.watches.keys()
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// The watched directories at and below a path, sorted.
+    pub(super) fn directories<'a>(&'a self, top: &'a [u8]) -> impl Iterator<Item = &'a Vec<u8>> {
+        self.at(top).map(|(path, _)| path).filter(|path| !self.files.contains(*path))
+    }
+
+    /// Whether a path has a watch of its own as a file.
+    pub(super) fn is_file(&self, path: &[u8]) -> bool {
+        self.files.contains(path)
     }
 
     /// The paths that a watch stands for; none if it is gone.
     pub(super) fn paths(&self, watch: i32) -> Vec<Vec<u8>> {
         self.paths.get(&watch).into_iter().flatten().cloned().collect()
+    }
+
+    /// The watch of a path.
+    #[cfg(test)]
+    pub(super) fn watch(&self, path: &[u8]) -> Option<i32> {
+        self.watches.get(path).copied()
+    }
+
+    fn at<'a>(&'a self, top: &'a [u8]) -> impl Iterator<Item = (&'a Vec<u8>, &'a i32)> {
+        let prefix = below(top);
+        let inside = self.watches.range(prefix.clone()..).take_while(move |(path, _)| path.starts_with(&prefix));
+        self.watches.get_key_value(top).into_iter().chain(inside.filter(move |(path, _)| *path != top))
     }
 
     /// Watches the directory that a root stands in, for its coming and going; if the root is a single file, for its
@@ -56,41 +95,102 @@ impl Armed {
         let directory = beneath::open(parent, parent)?;
         let is_file = beneath::open(root, root).is_err_and(|error| error == Errno::NOTDIR);
         // The directory may be watched for more, as it may be below another root.
-        let mask = if is_file { mask() } else { coming_and_going() } | WatchFlags::MASK_ADD;
-        self.add(parent, &directory, mask)
+        let mask = if is_file { mask() } else { coming_and_going() } | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD;
+        self.add(parent, &directory, mask).map(drop)
     }
 
-    /// Watches the directory at `top` and all below it: each is opened, watched through its descriptor, and only then
-    /// listed, so that what is made in it meanwhile is either listed or told. Gives those that should be watched and are not.
+    /// Watches the directory at `top` and all below it, breadth first: each is opened, watched through its descriptor, and
+    /// only then listed, so that what is made in it meanwhile is either listed or told. Gives those that should be watched
+    /// and are not; once there are no more watches, what is below such a one is not tried.
     pub(super) fn arm(&mut self, roots: &Roots, top: &[u8]) -> Vec<(Vec<u8>, Uncovered)> {
         let Some((root, how)) = roots.of(top) else { return Vec::new() };
-        let device = beneath::open(root, root).ok().and_then(|root| scan::device_of(&root));
-        let (mut stack, mut failed) = (vec![top.to_vec()], Vec::new());
-        while let Some(path) = stack.pop() {
+        // What cannot be opened or is barred is told by the scan that follows.
+        let Ok(opened) = beneath::open(root, root) else { return Vec::new() };
+        let device = scan::device_of(&opened);
+        let (mut queue, mut failed) = (VecDeque::from([top.to_vec()]), Vec::new());
+        let mut passed = None;
+        while let Some(path) = queue.pop_front() {
             if how.excludes(&path) || (roots.begins_at(&path) && path != root) {
                 continue;
             }
-            // What cannot be opened or is barred is told by the scan that follows.
-            let Ok(directory) = beneath::open(root, &path) else { continue };
-            if !matches!(scan::barred(&directory, device, how.cross), Ok(None)) {
-                continue;
+            let Ok(directory) = beneath::open_in(&opened, &path[root.len()..]) else { continue };
+            let here = scan::device_of(&directory);
+            if here.is_none() || here != passed {
+                if !matches!(scan::barred(&directory, device, how.cross), Ok(None)) {
+                    continue;
+                }
+                passed = here;
             }
-            if self.add(&path, &directory, mask()).is_err() {
-                failed.push((path.clone(), Uncovered::NoWatch));
+            match self.add(&path, &directory, mask() | WatchFlags::ONLYDIR) {
+                Ok(_) => push_directories(&directory, &path, &mut queue),
+                Err(error) => {
+                    failed.push((path.clone(), Uncovered::NoWatch));
+                    if !matches!(error, Errno::NOSPC | Errno::MFILE) {
+                        push_directories(&directory, &path, &mut queue);
+                    }
+                }
             }
-            push_directories(&directory, &path, &mut stack);
         }
         failed
     }
 
-    fn add(&mut self, path: &[u8], directory: &OwnedFd, mask: WatchFlags) -> Result<(), Errno> {
-        let through = format!("/proc/self/fd/{}", directory.as_raw_fd());
-        let watch = inotify::add_watch(&*self.inotify, through, mask)?;
-        if let Some(before) = self.watches.insert(path.to_vec(), watch).filter(|before| *before != watch) {
+    /// Watches the directory at a path alone, before its own entry is looked at: the watch of the one above may not tell of
+    /// that. What fails is tried again with the rest. Whether the watch is a new one.
+    pub(super) fn arm_top(&mut self, roots: &Roots, path: &[u8]) -> bool {
+        let Some((root, how)) = roots.of(path).filter(|(_, how)| !how.excludes(path)) else { return false };
+        let Ok(directory) = beneath::open(root, path) else { return false };
+        let device = beneath::open(root, root).ok().and_then(|root| scan::device_of(&root));
+        matches!(scan::barred(&directory, device, how.cross), Ok(None))
+            && self.add(path, &directory, mask() | WatchFlags::ONLYDIR) == Ok(true)
+    }
+
+    /// Ends the watch of a path.
+    pub(super) fn end(&mut self, path: &[u8]) {
+        if let Some(watch) = self.watches.remove(path) {
+            self.files.remove(path);
+            self.part(watch, path);
+        }
+    }
+
+    /// Watches what is no directory, as its writes may come by another name. Whether the watch is a new one. `limited` are
+    /// those that only a certain number may have.
+    pub(super) fn arm_file(&mut self, root: &[u8], path: &[u8], limited: bool) -> Result<bool, Errno> {
+        if limited && self.files.len() >= FILES && !self.files.contains(path) {
+            return Err(Errno::NOSPC);
+        }
+        let file = beneath::point_at(root, path)?;
+        if fingerprint::stat(file.as_fd()).is_ok_and(|stat| fingerprint::kind(&stat) == Kind::Directory) {
+            return Err(Errno::ISDIR);
+        }
+        let fresh = self.add(path, &file, mask())?;
+        self.files.insert(path.to_vec());
+        Ok(fresh)
+    }
+
+    /// Whether the watch is a new one for this path.
+    fn add(&mut self, path: &[u8], open: &OwnedFd, mask: WatchFlags) -> Result<bool, Errno> {
+        let inotify = self.inotify.as_ref().ok_or(Errno::MFILE)?;
+        let before = self.watches.get(path).copied();
+        if before.is_none() && self.paths.len() >= self.most {
+            return Err(Errno::NOSPC);
+        }
+        let watch = watch(inotify, open, mask)?;
+        Ok(self.is_watched_by(path, watch))
+    }
+
+    /// The kernel gave this watch for a path; whether it had another or none before.
+    fn is_watched_by(&mut self, path: &[u8], watch: i32) -> bool {
+        let before = self.watches.get(path).copied();
+        if before == Some(watch) {
+            return false;
+        }
+        self.watches.insert(path.to_vec(), watch);
+        self.files.remove(path);
+        if let Some(before) = before {
             self.part(before, path);
         }
         self.paths.entry(watch).or_default().insert(path.to_vec());
-        Ok(())
+        true
     }
 
     /// The kernel has ended this watch.
@@ -98,19 +198,19 @@ impl Armed {
         for path in self.paths.remove(&watch).into_iter().flatten() {
             if self.watches.get(&path) == Some(&watch) {
                 self.watches.remove(&path);
+                self.files.remove(&path);
             }
         }
     }
 
-    /// Ends the watches at `top` and below it that stand for no directory any more.
-    pub(super) fn keep(&mut self, top: &[u8], is_directory: impl Fn(&[u8]) -> bool) {
-        let prefix = below(top);
-        let inside = self.watches.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(&prefix));
-        let all = self.watches.get_key_value(top).into_iter().chain(inside);
+    /// Ends the watches at `top` and below it that stand for nothing to be watched any more.
+    pub(super) fn keep(&mut self, top: &[u8], is_directory: impl Fn(&[u8]) -> bool, is_file: impl Fn(&[u8]) -> bool) {
+        let stays = |path: &[u8]| if self.files.contains(path) { is_file(path) } else { is_directory(path) };
         let stale: Vec<(Vec<u8>, i32)> =
-            all.filter(|(path, _)| !is_directory(path)).map(|(path, watch)| (path.clone(), *watch)).collect();
+            self.at(top).filter(|(path, _)| !stays(path)).map(|(path, watch)| (path.clone(), *watch)).collect();
         for (path, watch) in stale {
             self.watches.remove(&path);
+            self.files.remove(&path);
             self.part(watch, &path);
         }
     }
@@ -121,10 +221,28 @@ impl Armed {
         paths.remove(path);
         if paths.is_empty() {
             self.paths.remove(&watch);
-            // It fails if the directory is gone, and the watch with it.
-            let _ = inotify::remove_watch(&*self.inotify, watch);
+            self.remove(watch);
         }
     }
+
+    fn remove(&self, watch: i32) {
+        if let Some(inotify) = &self.inotify {
+            // It fails if the directory is gone, and the watch with it.
+            let _ = inotify::remove_watch(&**inotify, watch);
+        }
+    }
+
+    /// Watches that we believe in and the kernel does not have. Those that it has and we do not know are ended.
+    pub(super) fn audit(&self) -> HashSet<i32> {
+        let Some(kernel) = self.inotify.as_ref().and_then(|inotify| audit::watches(inotify)) else { return HashSet::new() };
+        kernel.iter().filter(|watch| !self.paths.contains_key(watch)).for_each(|watch| self.remove(*watch));
+        self.paths.keys().filter(|watch| !kernel.contains(watch)).copied().collect()
+    }
+}
+
+/// Watches what is open, whatever its path leads to by now.
+fn watch(inotify: &OwnedFd, open: &OwnedFd, mask: WatchFlags) -> Result<i32, Errno> {
+    inotify::add_watch(inotify, format!("/proc/self/fd/{}", open.as_raw_fd()), mask)
 }
 
 /// What can change what is seen. Not reading and opening: looking at files must cause no events. `EXCL_UNLINK` would hide
@@ -139,11 +257,11 @@ fn mask() -> WatchFlags {
 }
 
 fn coming_and_going() -> WatchFlags {
-    WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::ONLYDIR
+    WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::DELETE
 }
 
 /// An error ends the list: the scan that follows tells it.
-fn push_directories(directory: &OwnedFd, path: &[u8], stack: &mut Vec<Vec<u8>>) {
+fn push_directories(directory: &OwnedFd, path: &[u8], queue: &mut VecDeque<Vec<u8>>) {
     let mut buffer = [MaybeUninit::uninit(); LISTING];
     let mut list = RawDir::new(directory, &mut buffer);
     while let Some(Ok(entry)) = list.next() {
@@ -155,7 +273,7 @@ fn push_directories(directory: &OwnedFd, path: &[u8], stack: &mut Vec<Vec<u8>>) 
             _ => false,
         };
         if is_directory && !matches!(name, b"." | b"..") {
-            stack.push(beneath::join(path, name));
+            queue.push_back(beneath::join(path, name));
         }
     }
 }
