@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::discovery::report::Report;
+use crate::launch::{CONFINEMENT, CONFINEMENT_WHY, Life, Told};
 use crate::reading::Missing;
 use crate::run::Witness;
 
@@ -45,6 +46,7 @@ pub(crate) struct Admin {
     pub(crate) ready: Arc<AtomicBool>,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) unserved: Arc<Mutex<Vec<&'static str>>>,
+    pub(crate) child: Told,
 }
 
 /// Serves the admin port for ever.
@@ -99,7 +101,15 @@ async fn healthz() -> &'static str {
 async fn readyz(State(admin): State<Admin>) -> Response {
     match admin.ready.load(Ordering::Relaxed) {
         true => "ready\n".into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, why_unready(&admin)).into_response(),
+    }
+}
+
+fn why_unready(admin: &Admin) -> &'static str {
+    let child = admin.child.lock().unwrap_or_else(PoisonError::into_inner);
+    match child.as_ref().map(|child| child.state) {
+        Some(Life::Ended) => "the command has ended\n",
+        Some(Life::Running | Life::Terminating) | None => "draining\n",
     }
 }
 
@@ -117,7 +127,8 @@ async fn status(State(admin): State<Admin>) -> impl IntoResponse {
         "policy": { "hash": policy.hash(), "mode": policy.mode_at(now()).to_string(), "rules": policy.rules().len() },
         "unserved": *admin.unserved.lock().unwrap_or_else(PoisonError::into_inner),
         "destinations": admin.witness.discovery().len(),
-        "confinement": "none: programs that ignore the proxy variables are not held",
+        "child": *admin.child.lock().unwrap_or_else(PoisonError::into_inner),
+        "confinement": format!("{CONFINEMENT}: {CONFINEMENT_WHY}"),
     }))
 }
 

@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and which exit code an answer becomes.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,7 +25,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the gateway: a proxy and an admin port on loopback
+    /// Run the gateway: a proxy and an admin port on loopback; with -- CMD, as the entrypoint of an app
     Run(RunArgs),
     /// Validate a policy, run its own tests, and try it on what journals hold
     Check(CheckArgs),
@@ -99,7 +100,7 @@ pub(crate) struct RunArgs {
     /// Where records go: a file, or - for stdout [default: -]
     #[arg(long, value_name = "FILE", env = "EGRET_JOURNAL")]
     pub(crate) journal: Option<String>,
-    /// After SIGTERM, serve this long for the app that drains too [default: 10]
+    /// After SIGTERM, serve this long for the app that drains too; CMD is killed after it [default: 10]
     #[arg(long, value_name = "SECONDS", env = "EGRET_DRAIN", value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub(crate) drain: Option<u64>,
     /// The most client connections at one time [default: 16384]
@@ -111,6 +112,10 @@ pub(crate) struct RunArgs {
     /// Print every setting and where it came from, and end
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
     pub(crate) print_config: Option<Output>,
+    /// Start this program beside the gateway, with the proxy variables of `env` set, pass signals on to it, and end when it
+    /// ends, with its status. It is not held to the proxy
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
     /// Where each argument came from, by its long name.
     #[arg(skip)]
     pub(crate) sources: HashMap<String, ValueSource>,
@@ -277,6 +282,10 @@ pub(crate) enum Failure {
     Usage(anyhow::Error),
     /// Exit 3: the environment refuses: a port in use, a file that cannot be written.
     Environment(anyhow::Error),
+    /// The status of the command that `run` started, passed on.
+    Passed(u8),
+    /// Exit 127 or 126: there is no such command, or it cannot be executed.
+    Unstarted(u8, anyhow::Error),
 }
 
 impl Failure {
@@ -290,6 +299,7 @@ impl Failure {
             Self::Negative => 1,
             Self::Usage(_) => 2,
             Self::Environment(_) => 3,
+            Self::Passed(code) | Self::Unstarted(code, _) => *code,
         }
     }
 }
@@ -298,7 +308,7 @@ impl Failure {
 pub(crate) type Outcome = Result<(), Failure>;
 
 /// Parses, runs, and turns the outcome into an exit code: 0 ok, 1 negative, 2 usage or policy, 3 environment, 70 a
-/// bug of ours.
+/// bug of ours; `run -- CMD` ends with the command's own.
 #[must_use]
 pub fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
@@ -319,7 +329,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
-            if let Failure::Usage(error) | Failure::Environment(error) = &failure {
+            if let Failure::Usage(error) | Failure::Environment(error) | Failure::Unstarted(_, error) = &failure {
                 eprintln!("egret: {error:#}");
             }
             ExitCode::from(failure.exit_code())

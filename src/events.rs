@@ -30,6 +30,15 @@ pub(crate) enum Event {
     },
     /// egret began or ends.
     Lifecycle(Box<Lifecycle>),
+    /// The command that egret started began or ends; a `lifecycle` event too.
+    Child(Box<Child>),
+    /// How far that command is held to the proxy.
+    Confinement {
+        /// `none`.
+        state: &'static str,
+        /// What that means.
+        why: &'static str,
+    },
     /// Events were lost.
     Gap {
         /// Why.
@@ -59,7 +68,7 @@ const MAX_TEXT: usize = 200;
 const MAX_ERROR: usize = 4_000;
 
 /// At most so many characters of a text.
-fn shortened(text: &str, most: usize) -> String {
+pub(crate) fn shortened(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -110,6 +119,20 @@ pub(crate) struct Lifecycle {
     pub(crate) admin: SocketAddr,
     pub(crate) mode: String,
     pub(crate) policy: String,
+}
+
+/// A phase of the life of the command that egret started. Its arguments may hold secrets and are not told.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Child {
+    pub(crate) phase: &'static str,
+    pub(crate) pid: u32,
+    pub(crate) command: String,
+    pub(crate) status: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    /// What ends it.
+    pub(crate) why: Option<String>,
+    /// How long it has for that.
+    pub(crate) grace_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -179,6 +202,10 @@ impl Event {
                 line("coverage", SystemTime::now(), serde_json::json!({ "section": section, "served": false, "why": why }))
             }
             Self::Lifecycle(lifecycle) => line("lifecycle", SystemTime::now(), lifecycle),
+            Self::Child(child) => line("lifecycle", SystemTime::now(), child),
+            Self::Confinement { state, why } => {
+                line("confinement", SystemTime::now(), serde_json::json!({ "state": state, "why": why }))
+            }
             Self::Gap { cause, lost } => line("gap", SystemTime::now(), serde_json::json!({ "cause": cause, "lost": lost })),
         }
     }

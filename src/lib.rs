@@ -8,6 +8,7 @@ mod settings;
 mod run;
 mod reload;
 mod shutdown;
+mod launch;
 mod events;
 mod journal;
 mod metrics;

@@ -1,5 +1,6 @@
 //! `egret run`, in the order of its life: find the policy, bind, serve, drain, end.
 
+use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use crate::config::{Config, Unserved};
 use crate::discovery::{Discovery, Sighting};
 use crate::events::{Event, Lifecycle};
 use crate::journal::Journal;
+use crate::launch::{Launch, Told};
 use crate::reload::{Reasons, Reloader};
 use crate::settings::{DEFAULT_ADMIN, DEFAULT_LISTEN, Settings, fixed};
 use crate::shutdown::Ending;
@@ -43,7 +45,7 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
     let runtime =
         builder.worker_threads(threads).enable_all().build().context("cannot start the runtime").map_err(Failure::Environment)?;
     let (journal, writer) = open_journal(&settings.journal)?;
-    let outcome = runtime.block_on(live(settings, journal));
+    let outcome = runtime.block_on(live(settings, journal, &args.command));
     runtime.shutdown_timeout(Duration::from_millis(100));
     writer.finish();
     outcome
@@ -53,8 +55,10 @@ fn open_journal(path: &str) -> Result<(Journal, journal::Writer), Failure> {
     Journal::open(path).with_context(|| format!("cannot open the journal {path}")).map_err(Failure::Environment)
 }
 
-async fn live(settings: Settings, journal: Journal) -> Outcome {
+async fn live(settings: Settings, journal: Journal, command: &[OsString]) -> Outcome {
     let mut ending = Ending::listen().context("cannot listen for signals").map_err(Failure::Environment)?;
+    let child = Told::default();
+    let launch = Launch::prepare(command, &journal, &child)?;
     let prometheus = metrics::install().map_err(Failure::Environment)?;
     let listeners = Listeners::bind(&settings).await?;
     let surroundings = listeners.surroundings();
@@ -66,27 +70,35 @@ async fn live(settings: Settings, journal: Journal) -> Outcome {
 
     let reasons = Reasons::listen(&settings.source).context("cannot listen for SIGHUP").map_err(Failure::Environment)?;
     let unserved = tell_unserved(&settings.config.unserved, &journal);
-    let Settings { source, mode, yaml, drain, .. } = settings;
+    let Settings { source, mode, yaml, drain, config, .. } = settings;
     let unserved = Arc::new(Mutex::new(unserved));
     let gateway = Arc::clone(&phase.gateway);
     let reloader = Reloader { source, mode, surroundings, gateway, journal, unserved: Arc::clone(&unserved) };
     tokio::spawn(reloader.watch(reasons, yaml));
     tokio::spawn(upkeep(prometheus.clone()));
     let gateway = Arc::clone(&phase.gateway);
-    let admin = Admin { prometheus, gateway, witness, ready: Arc::clone(&ready), listen: phase.listen.clone(), unserved };
+    let admin = Admin { prometheus, gateway, witness, ready: Arc::clone(&ready), listen: phase.listen.clone(), unserved, child };
     tokio::spawn(admin::serve(listeners.admin, admin));
     for listener in listeners.proxies {
         tokio::spawn(Arc::clone(&phase.gateway).serve(listener, serving.clone()));
     }
     phase.tell("started");
 
-    ending.requested().await;
+    let draining = || {
+        ready.store(false, Ordering::Relaxed);
+        phase.tell("draining");
+    };
+    let outcome = match launch {
+        Some(launch) => launch.live(&phase.listen, &config.direct, drain, draining).await,
+        None => {
+            ending.live(drain, draining).await;
+            Ok(())
+        }
+    };
     ready.store(false, Ordering::Relaxed);
-    phase.tell("draining");
-    ending.drained(drain).await;
     close(&serving).await;
     phase.tell("stopped");
-    Ok(())
+    outcome
 }
 
 fn gateway(settings: &Settings, surroundings: &Surroundings, witness: &Arc<Witness>) -> Result<Arc<Gateway>, Failure> {

@@ -1,5 +1,6 @@
 //! The end of life. The first SIGTERM or SIGINT begins the drain: readiness goes false, and new connections are still
-//! served, because the app is draining too and still talks. The second ends at once.
+//! served, because the app is draining too and still talks. The second ends at once. Where egret has started the app,
+//! the app's end is egret's (`launch.rs`).
 
 use std::io;
 use std::time::Duration;
@@ -17,13 +18,20 @@ impl Ending {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
 
+    /// Waits for the first, and then until the drain is over; `draining` is called in between.
+    pub(crate) async fn live(&mut self, drain: Duration, draining: impl Fn()) {
+        self.requested().await;
+        draining();
+        self.drained(drain).await;
+    }
+
     /// Waits for one.
-    pub(crate) async fn requested(&mut self) {
+    async fn requested(&mut self) {
         tokio::select! { _ = self.term.recv() => {}, _ = self.int.recv() => {} }
     }
 
     /// Waits for the drain to be over: its time, or another signal.
-    pub(crate) async fn drained(&mut self, drain: Duration) {
+    async fn drained(&mut self, drain: Duration) {
         tokio::select! { () = self.requested() => {}, () = tokio::time::sleep(drain) => {} }
     }
 }

@@ -19,9 +19,8 @@ const NO_PROXY: &str = "localhost,127.0.0.1,::1,169.254.170.2,169.254.170.23";
 
 /// Prints the variables.
 pub(crate) fn env(args: &EnvArgs) -> Outcome {
-    let listen = args.listen.first().copied().unwrap_or_else(|| settings::fixed(settings::DEFAULT_LISTEN));
     let direct = args.policy.as_deref().map(direct_of).transpose()?.unwrap_or_default();
-    let variables = variables(as_seen_by_the_app(listen), &no_proxy(&direct));
+    let variables = for_app(&args.listen, &direct);
     let lines = |form: fn(&str, &str) -> String| variables.iter().map(|(name, value)| form(name, value)).collect::<String>();
     match args.output {
         EnvOutput::Shell => print(&lines(|name, value| format!("export {name}='{value}'\n"))),
@@ -29,6 +28,12 @@ pub(crate) fn env(args: &EnvArgs) -> Outcome {
         EnvOutput::Json => print_json(&variables.iter().map(|(name, value)| (name.clone(), json!(value))).collect()),
         EnvOutput::Ecs => print_json(&variables.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect()),
     }
+}
+
+/// What sends an app through the proxy on the first of these listeners, but for the addresses that are reached without it.
+pub(crate) fn for_app(listen: &[SocketAddr], direct: &[IpNet]) -> Vec<(String, String)> {
+    let listen = listen.first().copied().unwrap_or_else(|| settings::fixed(settings::DEFAULT_LISTEN));
+    variables(as_seen_by_the_app(listen), &no_proxy(direct))
 }
 
 /// A listener on every address is reached on loopback.
