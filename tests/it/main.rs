@@ -33,4 +33,5 @@ mod learn_workload; // observe real clients, learn, enforce: nothing is denied
 mod replay; // what a policy would have done
 mod walkthrough; // the document, executed
 mod lifecycle; // start, drain, stop, small machines
+mod launch; // `run -- CMD`: the app as egret's child
 mod tidy; // promises about the source itself

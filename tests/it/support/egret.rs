@@ -200,9 +200,14 @@ impl Egret {
         self.wait_exit()
     }
 
+    /// Waits for egret's end; others may still hold what it wrote to.
+    pub(crate) fn wait_end(&self) -> ExitStatus {
+        eventually("egret ends", || self.child().try_wait().expect("a child can be waited for"))
+    }
+
     /// Waits for egret's end, and for the last line that it wrote.
     pub(crate) fn wait_exit(&self) -> ExitStatus {
-        let status = eventually("egret ends", || self.child().try_wait().expect("a child can be waited for"));
+        let status = self.wait_end();
         assert!(self.stdout.wait_complete(), "egret ended but its stdout is held open");
         assert!(self.stderr.wait_complete(), "egret ended but its stderr is held open");
         status
