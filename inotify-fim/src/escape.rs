@@ -4,21 +4,24 @@
 //! has exactly one form, that form holds no blank, no line end and no terminal's escape, and text that only looks like
 //! another does not.
 
-use std::fmt::Write;
-
 /// The word for these octets.
 #[must_use]
 pub fn escape(bytes: &[u8]) -> String {
     let mut word = String::with_capacity(bytes.len());
+    escape_into(&mut word, bytes);
+    word
+}
+
+/// Adds the word for these octets to a text.
+pub(crate) fn escape_into(text: &mut String, bytes: &[u8]) {
     for &byte in bytes {
         if is_plain(byte) {
-            word.push(char::from(byte));
+            text.push(char::from(byte));
         } else {
-            // Writing to a String cannot fail.
-            let _ = write!(word, "\\x{byte:02x}");
+            text.push_str("\\x");
+            push_hex(text, byte);
         }
     }
-    word
 }
 
 /// The octets that a word stands for; `None` if [`escape`] does not write it.
@@ -44,11 +47,17 @@ pub fn unescape(word: &str) -> Option<Vec<u8>> {
 }
 
 /// Octets in lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    bytes.iter().for_each(|byte| push_hex(&mut text, *byte));
+    text
+}
+
+fn push_hex(text: &mut String, byte: u8) {
+    for digit in [byte >> 4, byte & 15] {
+        text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+    }
 }
 
 /// The octets of lower-case hexadecimal.

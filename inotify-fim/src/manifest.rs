@@ -27,13 +27,13 @@
 //! The last line counts the others, so that a cut text is not taken for a whole one. Whatever [`write()`] would have
 //! written differently is refused: two texts that are not the same never mean the same.
 
-mod line;
+pub(crate) mod line;
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::view::View;
+use crate::view::{Path, View};
 
 const HEADING: &str = "egret-manifest 1";
 
@@ -45,10 +45,10 @@ const LONGEST_LINE: usize = 512 * 1024;
 pub fn write(view: &View) -> String {
     let mut text = format!("{HEADING}\n");
     for (path, print) in &view.entries {
-        text.push_str(&line::write(path, print));
+        line::write(&mut text, path, print);
         text.push('\n');
     }
-    text.push_str(&format!("end {}\n", view.entries.len()));
+    text.push_str(&last_line(view.entries.len()));
     text
 }
 
@@ -58,33 +58,18 @@ pub fn write(view: &View) -> String {
 ///
 /// [`Refused`], at the first line that [`write()`] would not have written there.
 pub fn read(text: &[u8]) -> Result<View, Refused> {
-    let mut lines = Lines { rest: text, number: 0 };
-    match lines.next()? {
-        Some(HEADING) => {}
-        Some(other) if other.starts_with("egret-manifest ") => return Err(lines.refuse(Problem::Version)),
-        _ => return Err(lines.refuse(Problem::Heading)),
-    }
-    let mut view = View::default();
-    while let Some(line) = lines.next()? {
-        if let Some(count) = line.strip_prefix("end ") {
-            return if count != view.entries.len().to_string() {
-                Err(lines.refuse(Problem::Count))
-            } else if lines.rest.is_empty() {
-                Ok(view)
-            } else {
-                Err(lines.refuse(Problem::AfterEnd))
-            };
-        }
-        let (path, print) = line::read(line).map_err(|problem| lines.refuse(problem))?;
-        if view.entries.last_key_value().is_some_and(|(last, _)| **last >= *path) {
-            return Err(lines.refuse(Problem::Order));
-        }
-        view.entries.insert(path.into(), Arc::new(print));
-    }
-    Err(lines.refuse(Problem::Cut))
+    let mut lines = Lines::new(text);
+    lines.heading(HEADING)?;
+    let entries = lines.entries(line::read)?;
+    Ok(View { entries: entries.into_iter().map(|(path, print)| (path, Arc::new(print))).collect() })
 }
 
-/// A text that is no manifest.
+/// How a text of so many entries ends.
+pub(crate) fn last_line(entries: usize) -> String {
+    format!("end {entries}\n")
+}
+
+/// A text that is none of those that this crate writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The line, from 1.
@@ -96,14 +81,20 @@ pub struct Refused {
 /// What is wrong with a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// The first line is not a manifest's.
-    Heading,
-    /// A manifest of a version that this program does not know.
-    Version,
+    /// The first line should be this one.
+    Heading(&'static str),
+    /// The first line is of a version that this program does not know; it should be this one.
+    Version(&'static str),
+    /// The time since when changes are expected is missing, or not in its one form, or not before their end.
+    From,
+    /// The time until which changes are expected is missing, or not in its one form.
+    Until,
     /// Longer than 512 KiB.
     TooLong,
     /// Octets other than printable ASCII.
     NotPlain,
+    /// It ends with a carriage return.
+    LineEnd,
     /// This word is missing, or not in its one form.
     Word(&'static str),
     /// The path is not absolute, or has an empty, `.` or `..` component.
@@ -124,10 +115,13 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}: ", self.line)?;
         match self.problem {
-            Problem::Heading => write!(f, "not a manifest: it should be \"{HEADING}\""),
-            Problem::Version => write!(f, "a manifest of another version; this program reads \"{HEADING}\""),
+            Problem::Heading(heading) => write!(f, "it should be \"{heading}\""),
+            Problem::Version(heading) => write!(f, "of another version; this program reads \"{heading}\""),
+            Problem::From => f.write_str("it should be \"from \" and a time before the end, as 2026-12-01T00:00:00Z"),
+            Problem::Until => f.write_str("it should be \"until \" and a time, as 2026-12-31T00:00:00Z"),
             Problem::TooLong => write!(f, "longer than {LONGEST_LINE} octets"),
             Problem::NotPlain => f.write_str("not printable ASCII; names are escaped as \\xNN"),
+            Problem::LineEnd => f.write_str("it ends with CR LF: something changed the text (of git, `-text` keeps it as it is)"),
             Problem::Word(word) => write!(f, "no valid {word}"),
             Problem::Path => f.write_str("the path is not absolute, or not in its shortest form"),
             Problem::NotCanonical => f.write_str("not in the one form that egret writes: make the manifest again"),
@@ -142,14 +136,48 @@ impl fmt::Display for Refused {
 impl Error for Refused {}
 
 /// The lines of a text, each with its end.
-struct Lines<'a> {
+pub(crate) struct Lines<'a> {
     rest: &'a [u8],
     number: usize,
 }
 
 impl<'a> Lines<'a> {
+    pub(crate) fn new(text: &'a [u8]) -> Self {
+        Self { rest: text, number: 0 }
+    }
+
+    /// The first line, which ends with the digit of its version.
+    pub(crate) fn heading(&mut self, heading: &'static str) -> Result<(), Refused> {
+        let name = heading.trim_end_matches(|c: char| c.is_ascii_digit());
+        match self.next()? {
+            Some(line) if line == heading => Ok(()),
+            Some(other) if other.starts_with(name) => Err(self.refuse(Problem::Version(heading))),
+            _ => Err(self.refuse(Problem::Heading(heading))),
+        }
+    }
+
+    /// All lines from here on, as paths and what stands there; the last counts them.
+    pub(crate) fn entries<T>(mut self, read: impl Fn(&str) -> Result<(Vec<u8>, T), Problem>) -> Result<Vec<(Path, T)>, Refused> {
+        let mut entries: Vec<(Path, T)> = Vec::new();
+        while let Some(line) = self.next()? {
+            if let Some(count) = line.strip_prefix("end ") {
+                return match count == entries.len().to_string() {
+                    false => Err(self.refuse(Problem::Count)),
+                    true if self.rest.is_empty() => Ok(entries),
+                    true => Err(self.refuse(Problem::AfterEnd)),
+                };
+            }
+            let (path, entry) = read(line).map_err(|problem| self.refuse(problem))?;
+            if entries.last().is_some_and(|(last, _)| **last >= *path) {
+                return Err(self.refuse(Problem::Order));
+            }
+            entries.push((path.into(), entry));
+        }
+        Err(self.refuse(Problem::Cut))
+    }
+
     /// The next line; `None` where the text ends, or the line does not.
-    fn next(&mut self) -> Result<Option<&'a str>, Refused> {
+    pub(crate) fn next(&mut self) -> Result<Option<&'a str>, Refused> {
         self.number += 1;
         let window = &self.rest[..self.rest.len().min(LONGEST_LINE + 1)];
         let Some(end) = window.iter().position(|byte| *byte == b'\n') else {
@@ -157,12 +185,16 @@ impl<'a> Lines<'a> {
         };
         let line = &self.rest[..end];
         self.rest = &self.rest[end + 1..];
-        let plain = line.iter().all(|byte| matches!(byte, b' '..=b'~'));
-        let line = str::from_utf8(line).ok().filter(|_| plain);
-        line.map(Some).ok_or_else(|| self.refuse(Problem::NotPlain))
+        match line {
+            [.., b'\r'] => Err(self.refuse(Problem::LineEnd)),
+            plain if plain.iter().all(|byte| matches!(byte, b' '..=b'~')) => {
+                str::from_utf8(plain).map(Some).map_err(|_| self.refuse(Problem::NotPlain))
+            }
+            _ => Err(self.refuse(Problem::NotPlain)),
+        }
     }
 
-    fn refuse(&self, problem: Problem) -> Refused {
+    pub(crate) fn refuse(&self, problem: Problem) -> Refused {
         Refused { line: self.number, problem }
     }
 }

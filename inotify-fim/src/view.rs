@@ -200,9 +200,22 @@ fn content_differs(old: &Fingerprint, new: &Fingerprint) -> Option<Change> {
             return leads_elsewhere(old, new).then_some(Change::Effective);
         }
         (HashState::NotRegular, HashState::NotRegular) => true,
-        _ => (old.size, old.mtime) != (new.size, new.mtime),
+        _ => old.size != new.size || written_at_another_time(old, new),
     };
     differs.then_some(Change::Modified)
+}
+
+/// Whether the times of the last change of content differ, as far as that tells anything. Archives, and so the layers of
+/// images, keep whole seconds only, and some tools that make them set all times alike: what was written for other
+/// machines is compared so, and not at all where the hashes tell.
+fn written_at_another_time(old: &Fingerprint, new: &Fingerprint) -> bool {
+    let (was, is) = (old.mtime, new.mtime);
+    if old.inode.is_some() && new.inode.is_some() {
+        return was != is;
+    }
+    let both_hashed = old.hash.done().is_some() && new.hash.done().is_some();
+    let is_file = old.kind == Kind::File && new.kind == Kind::File;
+    is_file && !both_hashed && was.seconds != is.seconds
 }
 
 /// The hash, or the last that was known.
@@ -236,7 +249,7 @@ fn attributes(old: &Fingerprint, new: &Fingerprint) -> Vec<Attribute> {
         (Attribute::Uid, old.uid != new.uid),
         (Attribute::Gid, old.gid != new.gid),
         (Attribute::Size, old.size != new.size),
-        (Attribute::Mtime, old.mtime != new.mtime),
+        (Attribute::Mtime, written_at_another_time(old, new)),
         (Attribute::Flags, old.flags != new.flags),
         (Attribute::Target, old.target != new.target),
         (Attribute::LeadsTo, leads_elsewhere(old, new)),

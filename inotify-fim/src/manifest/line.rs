@@ -6,35 +6,41 @@ use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use super::Problem;
-use crate::escape::{escape, hex, unescape, unhex};
+use crate::escape::{escape, escape_into, hex, unescape, unhex};
 use crate::fingerprint::{Device, Fingerprint, Flags, HashState, Inode, Kind, LeadsTo, Stamp, Xattr};
 
-pub(super) fn write(path: &[u8], print: &Fingerprint) -> String {
-    let Fingerprint { mode, uid, gid, size, mtime, .. } = print;
-    let (kind, hash) = (KindWord(print.kind), HashWord(print.hash));
-    let mut line = format!("{} {kind} {mode:04o} {uid}:{gid} {size} {} {hash}", escape(path), Time(*mtime));
-    let optional = [
-        print.target.as_ref().map(|target| format!(" target={}", escape(target))),
-        print.leads_to.as_ref().map(|end| format!(" leads-to={}", EndWord(end))),
-        flags_word(print.flags).map(|word| format!(" flags={word}")),
-    ];
-    line.extend(optional.into_iter().flatten());
-    for (which, value) in &print.xattrs {
-        line.push_str(&format!(" {}={}", xattr_word(*which), hex(value)));
-    }
-    if let Some(inode) = print.inode {
-        line.push_str(&format!(" inode={}", InodeWord(inode)));
-    }
-    line
+/// Adds the line, without its end, to a text.
+pub(crate) fn write(text: &mut String, path: &[u8], print: &Fingerprint) {
+    // Writing to a String cannot fail.
+    let _ = words(text, path, print);
 }
 
-pub(super) fn read(line: &str) -> Result<(Vec<u8>, Fingerprint), Problem> {
+fn words(text: &mut String, path: &[u8], print: &Fingerprint) -> fmt::Result {
+    let Fingerprint { kind, mode, uid, gid, size, mtime, hash, .. } = print;
+    escape_into(text, path);
+    write!(text, " {kind} {mode:04o} {uid}:{gid} {size} {mtime} {hash}")?;
+    if let Some(target) = &print.target {
+        write!(text, " target={}", escape(target))?;
+    }
+    if let Some(end) = &print.leads_to {
+        write!(text, " leads-to={}", EndWord(end))?;
+    }
+    if let Some(word) = flags_word(print.flags) {
+        write!(text, " flags={word}")?;
+    }
+    for (which, value) in &print.xattrs {
+        write!(text, " {}={}", xattr_word(*which), hex(value))?;
+    }
+    match print.inode {
+        Some(inode) => write!(text, " inode={}", InodeWord(inode)),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn read(line: &str) -> Result<(Vec<u8>, Fingerprint), Problem> {
     let mut words = line.split(' ');
     let mut word = |what| words.next().ok_or(Problem::Word(what));
-    let path = word("path").map(unescape)?.ok_or(Problem::Word("path"))?;
-    if !is_canonical(&path) {
-        return Err(Problem::Path);
-    }
+    let path = path(word("path")?)?;
     let kind = kind(word("type")?).ok_or(Problem::Word("type"))?;
     let mode = u16::from_str_radix(word("mode")?, 8).ok().filter(|mode| *mode <= 0o7777).ok_or(Problem::Word("mode"))?;
     let (uid, gid) = pair(word("owner")?).ok_or(Problem::Word("owner"))?;
@@ -63,10 +69,18 @@ pub(super) fn read(line: &str) -> Result<(Vec<u8>, Fingerprint), Problem> {
         optional(word, &mut print, &mut xattrs)?;
     }
     print.xattrs = xattrs.into();
-    if !is_sound(&print) || write(&path, &print) != line {
+    let mut again = String::with_capacity(line.len());
+    write(&mut again, &path, &print);
+    if !is_sound(&print) || again != line {
         return Err(Problem::NotCanonical);
     }
     Ok((path, print))
+}
+
+/// The first word: an absolute path in its shortest form.
+pub(crate) fn path(word: &str) -> Result<Vec<u8>, Problem> {
+    let path = unescape(word).ok_or(Problem::Word("path"))?;
+    if is_canonical(&path) { Ok(path) } else { Err(Problem::Path) }
 }
 
 /// A word after the seventh.
@@ -102,18 +116,17 @@ fn is_sound(print: &Fingerprint) -> bool {
         && print.xattrs.is_sorted_by(|(one, _), (other, _)| one < other)
 }
 
-struct KindWord(Kind);
-
-impl fmt::Display for KindWord {
+/// As a manifest has it.
+impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Kind::File => f.write_str("file"),
-            Kind::Directory => f.write_str("directory"),
-            Kind::Symlink => f.write_str("symlink"),
-            Kind::Fifo => f.write_str("fifo"),
-            Kind::Socket => f.write_str("socket"),
-            Kind::Character(Device { major, minor }) => write!(f, "character:{major}:{minor}"),
-            Kind::Block(Device { major, minor }) => write!(f, "block:{major}:{minor}"),
+        match self {
+            Self::File => f.write_str("file"),
+            Self::Directory => f.write_str("directory"),
+            Self::Symlink => f.write_str("symlink"),
+            Self::Fifo => f.write_str("fifo"),
+            Self::Socket => f.write_str("socket"),
+            Self::Character(Device { major, minor }) => write!(f, "character:{major}:{minor}"),
+            Self::Block(Device { major, minor }) => write!(f, "block:{major}:{minor}"),
         }
     }
 }
@@ -125,21 +138,20 @@ fn kind(word: &str) -> Option<Kind> {
         Some(("block", numbers)) => device(numbers).map(Kind::Block),
         _ => [Kind::File, Kind::Directory, Kind::Symlink, Kind::Fifo, Kind::Socket]
             .into_iter()
-            .find(|kind| KindWord(*kind).to_string() == word),
+            .find(|kind| kind.to_string() == word),
     }
 }
 
-struct HashWord(HashState);
-
-impl fmt::Display for HashWord {
+/// As a manifest has it.
+impl fmt::Display for HashState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            HashState::Done(hash) => write!(f, "sha256:{}", hex(&hash)),
-            HashState::TooLarge => f.write_str("too-large"),
-            HashState::Unstable => f.write_str("unstable"),
-            HashState::NotRead => f.write_str("not-read"),
-            HashState::Unreadable(error) => write!(f, "unreadable:{error}"),
-            HashState::NotRegular => f.write_char('-'),
+        match self {
+            Self::Done(hash) => write!(f, "sha256:{}", hex(hash)),
+            Self::TooLarge => f.write_str("too-large"),
+            Self::Unstable => f.write_str("unstable"),
+            Self::NotRead => f.write_str("not-read"),
+            Self::Unreadable(error) => write!(f, "unreadable:{error}"),
+            Self::NotRegular => f.write_char('-'),
         }
     }
 }
@@ -150,15 +162,14 @@ fn hash(word: &str) -> Option<HashState> {
         Some(("unreadable", error)) => number(error).map(HashState::Unreadable),
         _ => [HashState::TooLarge, HashState::Unstable, HashState::NotRead, HashState::NotRegular]
             .into_iter()
-            .find(|state| HashWord(*state).to_string() == word),
+            .find(|state| state.to_string() == word),
     }
 }
 
-struct Time(Stamp);
-
-impl fmt::Display for Time {
+/// As a manifest has it.
+impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:09}", self.0.seconds, self.0.nanos)
+        write!(f, "{}.{:09}", self.seconds, self.nanos)
     }
 }
 
@@ -172,7 +183,7 @@ struct OptionalTime(Option<Stamp>);
 impl fmt::Display for OptionalTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(stamp) => Time(stamp).fmt(f),
+            Some(stamp) => stamp.fmt(f),
             None => f.write_char('-'),
         }
     }
@@ -208,8 +219,8 @@ struct EndWord<'a>(&'a LeadsTo);
 impl fmt::Display for EndWord<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let LeadsTo { inode, size, mtime, hash } = *self.0;
-        HashWord(hash).fmt(f)?;
-        inode.map_or(Ok(()), |inode| write!(f, ",{size},{},{}", Time(mtime), InodeWord(inode)))
+        hash.fmt(f)?;
+        inode.map_or(Ok(()), |inode| write!(f, ",{size},{},{}", mtime, InodeWord(inode)))
     }
 }
 

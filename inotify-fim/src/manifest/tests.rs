@@ -47,8 +47,8 @@ fn every_prefix_is_refused() {
 #[test]
 fn each_fault_is_told_with_its_line() {
     for (old, new, expected) in [
-        ("egret-manifest 1", "egret-manifest 2", (1, Problem::Version)),
-        ("egret-manifest 1", "egret", (1, Problem::Heading)),
+        ("egret-manifest 1", "egret-manifest 2", (1, Problem::Version(HEADING))),
+        ("egret-manifest 1", "egret", (1, Problem::Heading(HEADING))),
         ("/secret", "/sec\tret", (6, Problem::NotPlain)),
         ("/secret", "/s\\x65cret", (6, Problem::Word("path"))),
         ("/secret", "secret", (6, Problem::Path)),
@@ -84,6 +84,12 @@ fn each_fault_is_told_with_its_line() {
         ("end 9", "end 09", (11, Problem::Count)),
         ("end 9\n", "end 9\n\n", (11, Problem::AfterEnd)),
         ("end 9\n", "", (11, Problem::Cut)),
+        ("end 9\n", "end 9\r\n", (11, Problem::LineEnd)),
+        ("egret-manifest 1\n", "egret-manifest 1\r\n", (1, Problem::LineEnd)),
+        ("egret-manifest 1\n", "\u{feff}egret-manifest 1\n", (1, Problem::NotPlain)),
+        ("end 9\n", "end 99999999999999999999\n", (11, Problem::Count)),
+        ("0000 1:1 9", "0000 1:1 99999999999999999999", (6, Problem::Word("size"))),
+        ("0000 1:1 9", "0000 4294967296:1 9", (6, Problem::Word("owner"))),
     ] {
         assert_eq!(problem(SAMPLE.replace(old, new)), expected, "{old} -> {new}");
     }

@@ -50,6 +50,20 @@ fn created_and_deleted_are_told_in_the_order_of_paths() {
 }
 
 #[test]
+fn times_in_what_was_written_for_other_machines_count_where_nothing_better_tells_and_to_the_second() {
+    let was = file(1, 1).portable();
+    let at = |seconds, nanos| Fingerprint { mtime: Stamp { seconds, nanos }, ..file(1, 1) };
+    assert_eq!(one(was.clone(), at(77, 0)), None, "the hash tells");
+    let unread = |print: Fingerprint| Fingerprint { hash: HashState::NotRead, ..print };
+    assert_eq!(one(was.clone(), unread(at(1, 5))), None, "a layer of an image keeps whole seconds");
+    let changed = Some((Change::Modified, vec![Attribute::Mtime]));
+    assert_eq!(one(was.clone(), unread(at(2, 0))), changed);
+    assert_eq!(one(file(1, 1), unread(at(1, 5))), changed, "on one machine every nanosecond counts");
+    let pipe = |print: Fingerprint| Fingerprint { kind: Kind::Fifo, hash: HashState::NotRegular, size: 0, ..print };
+    assert_eq!(one(pipe(was), pipe(at(77, 0))), None);
+}
+
+#[test]
 fn content_attributes_and_type_are_told_apart() {
     let was = file(1, 1);
     let chmod = Fingerprint { mode: 0o4755, ..was.clone() };
