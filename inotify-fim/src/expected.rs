@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::fingerprint::{Fingerprint, HashState, Kind, LeadsTo};
+use crate::fingerprint::{Fingerprint, HashState, Kind};
 use crate::manifest::{Lines, Problem, Refused, last_line, line};
 use crate::view::{Attribute, Change, Difference, Path, View, compare};
 
@@ -156,7 +156,7 @@ fn is_as(shall: &Fingerprint, there: &Fingerprint) -> bool {
         (HashState::NotRegular, HashState::NotRegular) => true,
         _ => false,
     };
-    let end = |print: &Fingerprint| print.leads_to.as_ref().map(|end: &Box<LeadsTo>| end.hash);
+    let end = |print: &Fingerprint| print.leads_to.as_ref().map(|end| end.hash);
     let plain = |print: &Fingerprint| (print.kind, print.mode, print.uid, print.gid, print.flags);
     known
         && plain(shall) == plain(there)

@@ -79,7 +79,8 @@ fn g10_what_was_approved_is_allowed_in_its_time_only() {
 
 #[test]
 fn g10_another_state_than_the_approved_is_not_allowed() {
-    let not_allowed: [(&str, fn(&mut Fingerprint)); 10] = [
+    type Edit = fn(&mut Fingerprint);
+    let not_allowed: [(&str, Edit); 10] = [
         ("hash", |lib| lib.hash = HashState::Done([5; 32])),
         ("unreadable", |lib| lib.hash = HashState::Unreadable(13)),
         ("not read", |lib| lib.hash = HashState::NotRead),
