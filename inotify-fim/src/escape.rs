@@ -14,6 +14,10 @@ pub fn escape(bytes: &[u8]) -> String {
 
 /// Adds the word for these octets to a text.
 pub(crate) fn escape_into(text: &mut String, bytes: &[u8]) {
+    // Nearly all names are plain as they are.
+    if let Some(plain) = str::from_utf8(bytes).ok().filter(|name| name.bytes().all(is_plain)) {
+        return text.push_str(plain);
+    }
     for &byte in bytes {
         if is_plain(byte) {
             text.push(char::from(byte));
@@ -27,6 +31,9 @@ pub(crate) fn escape_into(text: &mut String, bytes: &[u8]) {
 /// The octets that a word stands for; `None` if [`escape`] does not write it.
 #[must_use]
 pub fn unescape(word: &str) -> Option<Vec<u8>> {
+    if word.bytes().all(is_plain) {
+        return Some(word.as_bytes().to_vec());
+    }
     let (mut bytes, mut rest) = (Vec::with_capacity(word.len()), word.as_bytes());
     while let [first, after @ ..] = rest {
         if let [b'\\', b'x', high, low, after @ ..] = rest {

@@ -9,6 +9,8 @@
 mod content;
 mod linked;
 mod look;
+mod means;
+mod partial;
 
 use std::ffi::OsStr;
 use std::io;
@@ -20,8 +22,9 @@ use rustix::fs::{Statx, StatxAttributes, StatxFlags};
 use crate::pace::{Pace, Share};
 pub use content::HashState;
 pub(crate) use content::Reader;
-pub(crate) use linked::Linked;
 pub(crate) use look::{ATTEMPTS, Wanted, glance, kind, look, look_at, stat};
+pub(crate) use means::{Budget, Deadline, Known, Means};
+pub(crate) use partial::{Partial, Slice};
 
 /// What a file was when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,9 +175,9 @@ impl Fingerprint {
     /// What openat(2), statx(2), readlinkat(2) or getxattr(2) say: most often that the name is gone. Content that cannot
     /// be read is no error, but a state of [`Fingerprint::hash`].
     pub fn read(directory: impl AsFd, name: &OsStr, largest: u64) -> io::Result<Self> {
-        let (share, linked) = (Share::new(100), Linked::default());
-        let mut reader = Reader::new(Pace::new(&share), &linked);
-        look::look(directory.as_fd(), name, Wanted::Whole { largest, beginning: None }, &mut reader)
+        let (share, means) = (Share::new(100), Means::default());
+        let mut reader = Reader::new(Pace::new(&share), &means);
+        look::look(directory.as_fd(), name, Wanted::Whole { largest, beginning: None, now: false }, &mut reader)
     }
 
     /// All that one statx(2) tells.

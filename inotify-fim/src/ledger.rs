@@ -26,8 +26,12 @@ pub struct Ledger {
     pub polled: usize,
     /// How many files were left out one by one in the last comparison of everything.
     pub excluded: u64,
-    /// What is not covered, or not watched, and why: the first 1,000 by path.
-    pub uncovered: BTreeMap<Vec<u8>, Uncovered>,
+    /// How many files came and went between two looks where what cannot be executed is left out, and were not seen to be
+    /// executable while they were there.
+    pub excluded_transients: u64,
+    /// What is not covered, or not watched, and why: 1,000 at most, those that mean
+    /// the most first: what is not seen at all, then what is only compared, last what the policy excludes; each by path.
+    pub uncovered: Vec<(Vec<u8>, Uncovered)>,
     /// How many there are of each reason ([`reason`]).
     pub reasons: BTreeMap<&'static str, usize>,
     /// The mounts that the roots are in, and those below them.
@@ -44,10 +48,16 @@ pub struct Ledger {
     pub clock_jumps: u64,
     /// How many watches were made anew as the kernel had others than it should.
     pub repaired: u64,
+    /// How often so many paths waited to be looked at that whole roots were instead: what came and went is not told then.
+    pub collapsed: u64,
     /// The most events that ever waited for the comparison.
     pub high_water: usize,
     /// How many files wait as reading them takes long.
     pub hot: usize,
+    /// How many large files wait to be read, a part at a time between looks.
+    pub unread: usize,
+    /// Since when it has been looking, if it is: meanwhile nothing else is noticed.
+    pub looking_since: Option<SystemTime>,
     /// How many processes could not be looked into when somebody last looked for who writes; `None` if nobody has yet.
     pub hidden_processes: Option<usize>,
 }
@@ -111,6 +121,10 @@ pub enum Polled {
     Remote,
 }
 
+/// The words of all reasons.
+pub const REASONS: &[&str] =
+    &["unreadable", "other-file-system", "kernel", "excluded", "too-many", "no-watch", "no-events", "remote"];
+
 /// One word for each reason.
 #[must_use]
 pub fn reason(why: Uncovered) -> &'static str {
@@ -123,5 +137,18 @@ pub fn reason(why: Uncovered) -> &'static str {
         Uncovered::NoWatch => "no-watch",
         Uncovered::NoEvents => "no-events",
         Uncovered::Remote => "remote",
+    }
+}
+
+/// The weights that reasons have.
+pub(crate) const WEIGHTS: u8 = 4;
+
+/// How much a reason says: 0 for what somebody should see first.
+pub(crate) fn weight(why: Uncovered) -> u8 {
+    match why {
+        Uncovered::Unreadable(_) | Uncovered::TooMany => 0,
+        Uncovered::NoWatch | Uncovered::NoEvents | Uncovered::Remote => 1,
+        Uncovered::OtherFileSystem | Uncovered::Kernel => 2,
+        Uncovered::Excluded => WEIGHTS - 1,
     }
 }

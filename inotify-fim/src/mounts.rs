@@ -55,20 +55,20 @@ pub(crate) struct Mount {
 /// All mounts, by their number.
 pub(crate) type Table = BTreeMap<u64, Mount>;
 
-/// All mounts of this process.
-pub(crate) fn read() -> io::Result<Table> {
+/// All mounts of this process, and how many lines could not be understood.
+pub(crate) fn read() -> io::Result<(Table, usize)> {
     let mut text = Vec::new();
     File::open(MOUNTINFO)?.take(LARGEST).read_to_end(&mut text)?;
-    parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a line that is no mount's"))
+    Ok(parse(&text))
 }
 
-/// The mounts of a text; `None` if it holds anything else.
-pub(crate) fn parse(text: &[u8]) -> Option<Table> {
+/// The mounts of a text, and how many lines are none.
+pub(crate) fn parse(text: &[u8]) -> (Table, usize) {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
-    if text.is_empty() {
-        return Some(Table::new());
-    }
-    text.split(|byte| *byte == b'\n').map(|text| line(text).map(|mount| (mount.id, mount))).collect()
+    let lines = || text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let table: Table = lines().filter_map(line).map(|mount| (mount.id, mount)).collect();
+    let bad = lines().count() - lines().filter_map(line).count();
+    (table, bad)
 }
 
 /// `36 35 98:0 /inside /where rw,noatime master:1 - ext4 /dev/sda rw,errors=continue`, with any number of words before the

@@ -16,6 +16,10 @@ pub mod mask {
     pub const CREATE: u32 = 0x100;
     /// An entry was removed.
     pub const DELETE: u32 = 0x200;
+    /// The subject itself was removed.
+    pub const DELETE_SELF: u32 = 0x400;
+    /// The subject itself was moved.
+    pub const MOVE_SELF: u32 = 0x800;
     /// The file system was unmounted.
     pub const UNMOUNT: u32 = 0x2000;
     /// The queue overflowed and events were lost; the record has no watch.

@@ -21,9 +21,12 @@ const RUNS: u16 = 0o6111;
 pub struct How {
     /// What of its files counts.
     pub content: Content,
-    /// Absolute paths that are left out. An excluded directory is itself looked at, and not entered: what it holds is
-    /// neither read nor watched. An excluded file is still looked at if it can be executed by anybody.
+    /// Absolute paths of what is left out, but for directories. A file is still looked at if it can be executed by anybody.
+    /// One that came and went before that is only counted, unless it was seen to be executable.
     pub exclude: GlobSet,
+    /// Absolute paths of directories that are left out: they are themselves looked at, and not entered. What they hold is
+    /// neither read nor watched.
+    pub folders: GlobSet,
     /// Go on into other file systems that are mounted below the root. What the kernel makes up (proc, sysfs, cgroup and
     /// the like) is never entered.
     pub cross: bool,
@@ -39,7 +42,15 @@ pub struct How {
 /// All of every file, in other file systems too, nothing excluded, files up to 1 GiB, no link followed out of the tree.
 impl Default for How {
     fn default() -> Self {
-        Self { content: Content::Whole, exclude: GlobSet::empty(), cross: true, largest: 1 << 30, follow: false, priority: 0 }
+        Self {
+            content: Content::Whole,
+            exclude: GlobSet::empty(),
+            folders: GlobSet::empty(),
+            cross: true,
+            largest: 1 << 30,
+            follow: false,
+            priority: 0,
+        }
     }
 }
 
@@ -55,9 +66,14 @@ impl How {
             }
     }
 
-    /// Whether an absolute path is left out.
+    /// Whether what stands at an absolute path is left out, if it is no directory.
     pub(crate) fn excludes(&self, path: &[u8]) -> bool {
         self.exclude.is_match(Path::new(OsStr::from_bytes(path)))
+    }
+
+    /// Whether the directory at an absolute path is left out.
+    pub(crate) fn excludes_folder(&self, path: &[u8]) -> bool {
+        self.folders.is_match(Path::new(OsStr::from_bytes(path)))
     }
 }
 
@@ -108,9 +124,14 @@ impl Roots {
 
     /// Whether a scan would have this in its view. Outside all trees everything counts.
     pub(crate) fn counts(&self, path: &[u8], kind: Kind, mode: u16) -> bool {
-        let Some((root, how)) = self.of(path) else { return true };
-        let mut above = ancestors(path).skip(1).take_while(|above| above.len() >= root.len());
-        !how.leaves_out(how.excludes(path), kind, mode) && !above.any(|above| how.excludes(above))
+        self.of(path).is_none_or(|(_, how)| !how.leaves_out(how.excludes(path), kind, mode) && self.reaches(path))
+    }
+
+    /// Whether a path is in a tree, and in no excluded directory of it.
+    pub(crate) fn reaches(&self, path: &[u8]) -> bool {
+        let Some((root, how)) = self.of(path) else { return false };
+        how.folders.is_empty()
+            || !ancestors(path).skip(1).take_while(|above| above.len() >= root.len()).any(|at| how.excludes_folder(at))
     }
 
     /// The trees that lie below this path.

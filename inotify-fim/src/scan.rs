@@ -17,10 +17,11 @@ use rustix::io::Errno;
 
 #[cfg(doc)]
 use crate::fingerprint::HashState;
+use crate::fingerprint::Means;
 use crate::roots::Roots;
 use crate::view::{Path, View};
 use walk::{Job, Root, Walk};
-pub(crate) use walk::{barred, device_of};
+pub(crate) use walk::{LONGEST, barred, device_of};
 
 /// So many single paths are looked at by one thread.
 const FEW: usize = 16;
@@ -28,7 +29,7 @@ const FEW: usize = 16;
 /// How much of the machine a scan may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How many threads read at once; at least 1.
+    /// How many threads read at once, if the system gives so many; at least 1.
     pub threads: usize,
     /// How many entries are looked at in one scan; those beyond are told as [`Uncovered::TooMany`]. One with a long path
     /// counts for several, one more for each 256 octets.
@@ -70,6 +71,10 @@ pub struct Scan {
     pub excluded: u64,
     /// Files of 1 MiB and more that took over 10 ms to read, and how long.
     pub slow: BTreeMap<Path, Duration>,
+    /// Files and links to files that were too large for what might be read: their content is to be read later.
+    pub(crate) unread: Vec<Path>,
+    /// The deadline came before all was looked at.
+    pub(crate) cut: bool,
 }
 
 impl Scan {
@@ -96,7 +101,7 @@ pub enum Uncovered {
     Kernel,
     /// It is excluded.
     Excluded,
-    /// The scan has as many entries as it may have.
+    /// The scan has as many entries as it may have, or a path below has more than 64 KiB.
     TooMany,
     /// The kernel's limit of watches is reached (`/proc/sys/fs/inotify/max_user_watches`): found by comparison only.
     NoWatch,
@@ -106,7 +111,7 @@ pub enum Uncovered {
     Remote,
 }
 
-/// Looks at every root and all below it. What has not changed since `previous` is taken from there; with an empty view
+/// Looks at every root and all below it, at those of the highest priority first ([`Options::most`]). What has not changed since `previous` is taken from there; with an empty view
 /// all content is read. Paths in the view are the roots as they are given, with what stands below them.
 ///
 /// One thread takes about 12 µs for a small file that is read, 2 µs for one that is known. Each has two or three descriptors
@@ -127,34 +132,37 @@ pub(crate) struct Place {
 
 /// Looks at those of these places that belong to a root.
 pub(crate) fn run(roots: &Roots, places: impl IntoIterator<Item = Place>, previous: &View, options: &Options) -> Scan {
-    run_and(roots, places, previous, options, &|_, _| ())
+    run_and(roots, places, previous, options, &Means::default(), &|_, _| ())
 }
 
 /// What is told of each directory that is gone into, after it was opened and before it is listed.
 pub(crate) type Enter<'a> = dyn Fn(&[u8], &OwnedFd) + Sync + 'a;
 
-/// The same, and tells of each directory.
+/// The same within limits, and tells of each directory.
 pub(crate) fn run_and(
     roots: &Roots,
     places: impl IntoIterator<Item = Place>,
     previous: &View,
     options: &Options,
+    means: &Means,
     enter: &Enter<'_>,
 ) -> Scan {
     let mut opened: BTreeMap<&[u8], Arc<Root>> = BTreeMap::new();
     let mut job = |place: Place| {
         let (root, how) = roots.of(&place.path)?;
         let root = opened.entry(root).or_insert_with(|| Arc::new(Root::new(root.to_vec(), Arc::clone(how))));
-        Some(Job::Place { root: Arc::clone(root), path: place.path, whole: place.whole })
+        Some((how.priority, Job::Place { root: Arc::clone(root), path: place.path, whole: place.whole }))
     };
-    let jobs: Vec<Job> = places.into_iter().filter_map(&mut job).collect();
+    let jobs: Vec<(u8, Job)> = places.into_iter().filter_map(&mut job).collect();
     // A few places are looked at sooner than a thread is started.
-    let is_little = jobs.len() <= FEW && jobs.iter().all(|job| matches!(job, Job::Place { whole: false, .. }));
+    let is_little = jobs.len() <= FEW && jobs.iter().all(|(_, job)| matches!(job, Job::Place { whole: false, .. }));
     let threads = if is_little { 1 } else { options.threads };
-    let stack = Stack { state: Mutex::new(State { jobs, busy: 0 }), changed: Condvar::new() };
-    let walk = Walk::new(roots, previous, options, enter);
+    let stack = Stack::new(jobs);
+    let walk = Walk::new(roots, previous, options, means, enter);
     let mut parts: Vec<walk::Part> = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| work(&stack, &walk))).collect();
+        // Where no more threads can be had, fewer do it all.
+        let start = || thread::Builder::new().spawn_scoped(scope, || work(&stack, &walk));
+        let others: Vec<_> = (1..threads).map_while(|_| start().ok()).collect();
         let mut parts = vec![work(&stack, &walk)];
         // A panic in a thread is one here too: a part of a view must not pass for the whole.
         parts.extend(others.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))));
@@ -165,6 +173,8 @@ pub(crate) fn run_and(
         uncovered: parts.iter_mut().flat_map(|part| std::mem::take(&mut part.uncovered)).collect(),
         excluded: parts.iter().map(|part| part.excluded).sum(),
         slow: parts.iter_mut().flat_map(|part| std::mem::take(&mut part.slow)).collect(),
+        unread: parts.iter_mut().flat_map(|part| std::mem::take(&mut part.unread)).collect(),
+        cut: means.budget.was_cut(),
     }
 }
 
@@ -185,10 +195,21 @@ struct Stack {
 
 struct State {
     jobs: Vec<Job>,
+    /// What is of lower priority, the next last.
+    later: Vec<Vec<Job>>,
     busy: usize,
 }
 
 impl Stack {
+    /// What is of a higher priority is done before anything else, so that it has its part of what may be looked at.
+    fn new(jobs: Vec<(u8, Job)>) -> Self {
+        let mut by_priority: BTreeMap<u8, Vec<Job>> = BTreeMap::new();
+        // The last in is the first out.
+        jobs.into_iter().rev().for_each(|(priority, job)| by_priority.entry(priority).or_default().push(job));
+        let state = State { jobs: Vec::new(), later: by_priority.into_values().collect(), busy: 0 };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
     /// The next job; `None` when there is none and nobody can add one.
     fn take(&self) -> Option<Job> {
         let mut state = self.lock();
@@ -198,7 +219,9 @@ impl Stack {
                 return Some(job);
             }
             if state.busy == 0 {
-                return None;
+                state.jobs = state.later.pop()?;
+                self.changed.notify_all();
+                continue;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -41,8 +41,8 @@ pub enum Certainty {
 /// A file, whatever it is called.
 pub(crate) type File = (Device, u64);
 
-/// A walk over all processes ends after this; those that are left count as not looked into.
-const LONGEST: Duration = Duration::from_millis(20);
+/// So many threads of a process are looked into, beside its first one.
+const THREADS: usize = 64;
 
 /// Octets of a list of processes or descriptors that are read at once.
 const LISTING: usize = 16 * 1024;
@@ -56,33 +56,59 @@ pub(crate) struct Walk {
     pub(crate) hidden: usize,
 }
 
-/// Looks into every process but this one.
-pub(crate) fn walk(files: &HashSet<File>) -> Walk {
+/// Looks into every process but this one. It ends after `longest`; those that are left count as not looked into.
+pub(crate) fn walk(files: &HashSet<File>, longest: Duration) -> Walk {
     let start = Instant::now();
     let mut walk = Walk::default();
     let Ok(proc) = open(rustix::fs::CWD, "/proc".as_ref()) else {
         walk.hidden = 1;
         return walk;
     };
-    let processes = numbers(&proc);
+    let (processes, mut open_to_us) = (numbers(&proc), Vec::new());
     for (at, pid) in processes.iter().enumerate().filter(|(_, pid)| **pid != std::process::id()) {
-        if start.elapsed() > LONGEST {
+        if start.elapsed() > longest {
             walk.hidden += processes.len() - at;
             break;
         }
-        match process(proc.as_fd(), *pid, files, &mut walk.writers) {
+        match process(&proc, (*pid, *pid), files, &mut walk.writers) {
             // It has ended: whatever it had open is closed.
-            Ok(()) | Err(Errno::NOENT | Errno::SRCH) => {}
+            Ok(()) => open_to_us.push(*pid),
+            Err(Errno::NOENT | Errno::SRCH) => {}
             Err(_) => walk.hidden += 1,
+        }
+    }
+    // A thread may have a table of descriptors of its own (unshare(2) with CLONE_FILES).
+    for (at, pid) in open_to_us.iter().enumerate() {
+        if start.elapsed() > longest {
+            walk.hidden += open_to_us.len() - at;
+            break;
+        }
+        if threads(&proc, *pid, files, &mut walk.writers).is_err_and(|error| !matches!(error, Errno::NOENT | Errno::SRCH)) {
+            walk.hidden += 1;
         }
     }
     walk
 }
 
-/// Adds what one process has open.
-fn process(proc: BorrowedFd<'_>, pid: u32, files: &HashSet<File>, found: &mut HashMap<File, Vec<Suspect>>) -> Result<(), Errno> {
+/// Adds what the threads of a process have open beside its first one.
+fn threads(proc: &OwnedFd, pid: u32, files: &HashSet<File>, found: &mut HashMap<File, Vec<Suspect>>) -> Result<(), Errno> {
+    let tasks = open(proc, format!("{pid}/task").as_ref())?;
+    let others = numbers(&tasks).into_iter().filter(|task| *task != pid);
+    others.take(THREADS + 1).enumerate().try_for_each(|(at, task)| {
+        // What is left is not looked into, and said to be so.
+        if at == THREADS { Err(Errno::TOOBIG) } else { process(&tasks, (pid, task), files, found) }
+    })
+}
+
+/// Adds what one process has open, or one thread of it, which has the second number.
+fn process(
+    list: &OwnedFd,
+    (pid, task): (u32, u32),
+    files: &HashSet<File>,
+    found: &mut HashMap<File, Vec<Suspect>>,
+) -> Result<(), Errno> {
     // All that follows is of the process that has this number now, or fails.
-    let process = open(proc, pid.to_string().as_ref())?;
+    let process = open(list, task.to_string().as_ref())?;
     let descriptors = open(&process, "fd".as_ref())?;
     let writes = |number: &u32| {
         let file = stat(&descriptors, &number.to_string())?;
@@ -97,7 +123,10 @@ fn process(proc: BorrowedFd<'_>, pid: u32, files: &HashSet<File>, found: &mut Ha
     let uid = read(&process, "status").and_then(|status| acting_user(&status)).ok_or(Errno::SRCH)?;
     for file in open {
         let suspect = Suspect { pid, exe: exe.clone(), uid, certainty: Certainty::SoleVisible };
-        found.entry(file).or_default().push(suspect);
+        let suspects = found.entry(file).or_default();
+        if suspects.iter().all(|other| other.pid != pid) {
+            suspects.push(suspect);
+        }
     }
     Ok(())
 }

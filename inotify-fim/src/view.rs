@@ -181,6 +181,11 @@ pub(crate) fn is_same_file(old: &Fingerprint, new: &Fingerprint) -> bool {
     new.inode.is_some_and(|inode| inode.born.is_some()) || content_differs(old, new).is_none()
 }
 
+/// Whether nothing differs that would be told.
+pub(crate) fn is_alike(old: &Fingerprint, new: &Fingerprint) -> bool {
+    changed(old, new).is_none()
+}
+
 /// How two states of one path differ, if they do.
 pub(crate) fn changed(old: &Fingerprint, new: &Fingerprint) -> Option<Change> {
     if std::mem::discriminant(&old.kind) != std::mem::discriminant(&new.kind) {

@@ -7,13 +7,25 @@
 //!
 //! # What is not seen, or late
 //!
-//! - Changes without an event are found by the next comparison on schedule: writes through a memory mapping that is kept,
-//!   through a hard link outside the roots when there are more such files than file watches, from another machine or
-//!   through another mount namespace's mounts; flags of chattr(1).
+//! - Changes without an event are found by the next comparison on schedule: through a hard link outside the roots when
+//!   there are more such files than file watches, from another machine or through another mount namespace's mounts; flags of
+//!   chattr(1).
+//! - A write through a memory mapping causes no event until the mapping ends; then the file is read. Until then the first
+//!   such write is found on schedule; a later one to the same page need not change the file's times, and only
+//!   [`Options::full`] finds it.
 //! - The source of a bind mount of one file may be replaced on its own side: the mount keeps the old file, and so does
 //!   whoever reads it here. Nothing changed, and nothing is told.
+//! - What is written by one more name of a file, in the same tree, that is gone before anybody looks: no event names the file.
+//!   All is compared by statx(2) at the next poll.
 //! - What came and went between two looks is told without its content ([`Event::Transient`]), and not at all if it was in
-//!   a directory that came with it and was gone before it could be watched.
+//!   a directory that came with it and was gone before it could be watched, as may be where more directories come at once
+//!   than are watched before the next look. Where what cannot be executed is left out, it is told only if it was seen to be
+//!   executable meanwhile, and counted else ([`Ledger::excluded_transients`]).
+//! - While a large file is read others wait at most some tenths of a second, as it is read in slices: what one look reads is
+//!   64 MiB, and eight times that in a comparison but for the first, a full one and the last. A change of what does not fit
+//!   is told once it was read, or after five seconds without its hash (a log: after a minute), which is told when it is known
+//!   as [`Change::Modified`](crate::view::Change::Modified). A file that is slow to read and written all the time is looked
+//!   at once a minute at least; another in its place is looked at at once.
 //! - Several changes within [`Options::settle`] are one. A file changed and changed back has not changed, but for its time.
 //! - inotify tells nothing of who did it. Who has the file open for writing a moment later is looked for; who closed it
 //!   before that, or wrote through a mapping, is not seen.
@@ -23,9 +35,12 @@ mod shared;
 mod reader;
 mod schedule;
 mod marks;
+mod ways;
 mod armed;
 mod links;
+mod names;
 mod hot;
+mod later;
 mod witness;
 mod proofs;
 mod coverage;
@@ -38,7 +53,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::ledger::Ledger;
 pub use crate::mounts::MountChange;
@@ -69,7 +84,7 @@ pub struct Options {
     pub every: Duration,
     /// How often all content is read anew.
     pub full: Duration,
-    /// How often that is compared which has no watch, or whose watches do not tell everything.
+    /// How often that is compared which has no watch, or whose watches do not tell everything; and roots that cannot be seen.
     pub poll: Duration,
     /// The most watches. What has none is polled, breadth first within a root ([`crate::roots::How::priority`]).
     pub watches: usize,
@@ -107,7 +122,7 @@ pub fn most_watches() -> Option<usize> {
 pub struct Watch {
     shared: Arc<Shared>,
     send: Sender<Message>,
-    planner: Option<JoinHandle<View>>,
+    planner: Option<JoinHandle<(View, bool)>>,
 }
 
 impl Watch {
@@ -125,6 +140,9 @@ impl Watch {
     /// To watch other roots, stop this and start another with the view of this as its baseline: what happens in between is
     /// told once, by the first comparison.
     ///
+    /// The directories on the way to each root are watched too, links followed: who swaps one swaps the root. Where that
+    /// cannot be done (this user may not read the directory, or there are no watches left) a swap is found on schedule.
+    ///
     /// # Errors
     ///
     /// eventfd(2) fails, or a thread cannot be started.
@@ -141,7 +159,8 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Whether it still watches. It ends before it is stopped only if `tell` panicked.
+    /// Whether it still watches. It ends before it is stopped only by a fault: if `tell` panics, or by an error in here, of
+    /// which [`Event::Ended`] is told.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.planner.as_ref().is_some_and(|planner| !planner.is_finished())
@@ -158,17 +177,22 @@ impl Watch {
         self.shared.ledger().clone()
     }
 
-    /// Tells what events still wait, compares everything a last time ([`Source::End`]), and stops. Gives the last view: a
-    /// baseline for the next start.
+    /// Tells what events still wait, compares everything a last time ([`Source::End`]), and stops. Gives the last view, a
+    /// baseline for the next start, and whether all was compared with it: what could not be looked at `within` this time is
+    /// in the view as it was before. It takes a little longer than that, for one call to the kernel and what `tell` takes.
+    ///
+    /// Of a root that is not learned yet, the view then has a part only: the next start would tell the rest as made.
     ///
     /// # Panics
     ///
-    /// As `tell` did.
+    /// As `tell` did, or with what [`Event::Ended`] said.
     #[must_use]
-    pub fn stop(mut self) -> View {
+    pub fn stop(mut self, within: Duration) -> (View, bool) {
+        // Nobody else sets it.
+        let _ = self.shared.deadline.set(Instant::now() + within.min(LONGEST));
         self.shared.end();
         let ended = self.planner.take().map(JoinHandle::join);
-        ended.map_or_else(View::default, |view| view.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        ended.map_or_else(Default::default, |view| view.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     }
 }
 

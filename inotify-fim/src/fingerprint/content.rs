@@ -6,11 +6,11 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use super::linked::Linked;
+use super::means::Means;
 use crate::pace::Pace;
 
 /// Octets read at once.
-const READ: usize = 128 * 1024;
+pub(super) const READ: usize = 128 * 1024;
 
 /// The hash of a file's content, or why there is none. Never the hash of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub enum HashState {
     Unstable,
     /// It could not be opened or read: the number of the error (errno(3)).
     Unreadable(i32),
-    /// Nobody asked for its content.
+    /// Nobody asked for its content, or it is large and is still to be read.
     NotRead,
     /// Only regular files have content.
     NotRegular,
@@ -54,7 +54,7 @@ pub(crate) struct Reader<'a> {
     /// Made with the first file that is read.
     buffer: Vec<u8>,
     pub(crate) pace: Pace<'a>,
-    pub(super) linked: &'a Linked,
+    pub(super) means: &'a Means,
 }
 
 /// What was read of one file.
@@ -66,12 +66,14 @@ pub(super) struct Content {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(pace: Pace<'a>, linked: &'a Linked) -> Self {
-        Self { buffer: Vec::new(), pace, linked }
+    pub(crate) fn new(pace: Pace<'a>, means: &'a Means) -> Self {
+        Self { buffer: Vec::new(), pace, means }
     }
 
     /// Reads a regular file that was just opened. `size` is what it should have: `None` if it has more or less. The hash of
     /// its first octets is taken on the way.
+    ///
+    /// [`Errno::CANCELED`] if the time for it is over.
     ///
     /// A read that ends exactly there, though there was room for more, is taken for the end: that the file did not grow
     /// meanwhile is for the caller to see.
@@ -100,6 +102,9 @@ impl<'a> Reader<'a> {
             }
             if read == READ {
                 self.pace.rest();
+                if self.means.budget.is_over() {
+                    return Err(Errno::CANCELED);
+                }
             }
         }
         let whole = || Content { hash: hasher.finalize().into(), beginning: first };

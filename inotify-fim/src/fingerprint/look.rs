@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::content::Reader;
+use super::means::Means;
 use super::{Device, Fingerprint, HashState, Kind, Stamp, Xattr, Xattrs};
 
 /// How often a file that changes while it is read is read anew before it is said to be [`HashState::Unstable`].
@@ -18,6 +19,9 @@ pub(crate) const ATTEMPTS: usize = 3;
 /// A change less than this before the look may share its time with a later one: a kernel's file times advance by its
 /// tick, 10 ms at most (older than 6.13; later ones tell any two changes apart).
 pub(super) const TICK: Duration = Duration::from_millis(20);
+
+/// The same for a file system that keeps whole seconds, or every other one (FAT), which a time without a fraction may be of.
+pub(super) const COARSE: Duration = Duration::from_secs(2);
 
 /// Octets that a list of the names of extended attributes may take; a longer one is not read, each name is asked for.
 const LONGEST_XATTR_LIST: usize = 4096;
@@ -31,6 +35,8 @@ pub(crate) enum Wanted {
         largest: u64,
         /// The beginning.
         beginning: Option<(u64, [u8; 32])>,
+        /// However much was read already.
+        now: bool,
     },
     /// Nothing: size and time will do.
     Stat,
@@ -63,8 +69,14 @@ pub(crate) fn look_at(file: &OwnedFd, wanted: Wanted, reader: &mut Reader<'_>) -
     let mut found = Fingerprint::of_stat(&before, SystemTime::now());
     let through = Through::new(file);
     let opened = match (found.kind, wanted) {
-        (Kind::File, Wanted::Whole { largest, beginning }) => {
-            let opened = if found.size > largest { Err(HashState::TooLarge) } else { through.open().map_err(unreadable) };
+        (Kind::File, Wanted::Whole { largest, beginning, now }) => {
+            let opened = if found.size > largest {
+                Err(HashState::TooLarge)
+            } else if now || may_read(&found, reader.means) {
+                through.open().map_err(unreadable)
+            } else {
+                Err(HashState::NotRead)
+            };
             found.hash = match &opened {
                 Ok(opened) => hash(&mut found, opened, beginning, reader),
                 Err(state) => *state,
@@ -81,15 +93,25 @@ pub(crate) fn look_at(file: &OwnedFd, wanted: Wanted, reader: &mut Reader<'_>) -
     match (&opened, found.kind) {
         (Some(opened), _) => found.xattrs = xattrs(opened)?,
         (None, Kind::Symlink) => {}
-        (None, _) => found.xattrs = xattrs(&through)?,
+        (None, _) => found.xattrs = xattrs(&through).map_err(not_gone)?,
     }
     let after = stat(file.as_fd())?;
     Ok((found, same(&before, &after)))
 }
 
+/// Whether a file is known, or may be read now.
+fn may_read(found: &Fingerprint, means: &Means) -> bool {
+    means.known.get(found.inode, found.size).is_some() || means.budget.allows(found.size)
+}
+
 /// The hash of a file that is open for reading. One with several names is read once.
 fn hash(found: &mut Fingerprint, file: &OwnedFd, beginning: Option<(u64, [u8; 32])>, reader: &mut Reader<'_>) -> HashState {
-    let linked = reader.linked;
+    if let Some(known) = reader.means.known.get(found.inode, found.size) {
+        let old = beginning.filter(|(length, hash)| known.beginning == Some((*length, *hash)));
+        found.extends = old.map(|(_, hash)| Box::new(hash));
+        return HashState::Done(known.hash);
+    }
+    let linked = &reader.means.linked;
     match found.inode.filter(|inode| inode.links > 1 && beginning.is_none()) {
         Some(inode) => linked.hash(inode, found.size, || read(found, file, beginning, reader)),
         None => read(found, file, beginning, reader),
@@ -105,8 +127,14 @@ fn read(found: &mut Fingerprint, file: &OwnedFd, beginning: Option<(u64, [u8; 32
             HashState::Done(content.hash)
         }
         Ok(None) => HashState::Unstable,
+        Err(Errno::CANCELED) => HashState::NotRead,
         Err(error) => unreadable(error),
     }
+}
+
+/// That there is no way through `/proc` to what is open does not mean that the file is gone.
+fn not_gone(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::NotFound { Errno::NOSYS.into() } else { error }
 }
 
 fn unreadable(error: Errno) -> HashState {
@@ -120,7 +148,10 @@ fn at_a_glance(directory: BorrowedFd<'_>, name: &OsStr, wanted: Wanted) -> io::R
     if found.kind == Kind::Symlink {
         found.target = Some(rustix::fs::readlinkat(directory, name, Vec::new())?.into_bytes().into());
     } else {
-        found.xattrs = xattrs(&Named::new(directory, name))?;
+        // A name may be gone by now; where proc is not mounted, none can be asked.
+        let has_proc = || rustix::fs::access("/proc/self/fd", rustix::fs::Access::EXISTS).is_ok();
+        let gone = |error| if has_proc() { error } else { not_gone(error) };
+        found.xattrs = xattrs(&Named::new(directory, name)).map_err(gone)?;
     }
     found.ask(wanted);
     Ok(found)
@@ -163,7 +194,7 @@ pub(crate) fn kind(stat: &Statx) -> Kind {
     }
 }
 
-fn same(before: &Statx, after: &Statx) -> bool {
+pub(super) fn same(before: &Statx, after: &Statx) -> bool {
     let facts = |s: &Statx| {
         let (changed, written) = (s.stx_ctime, s.stx_mtime);
         (s.stx_size, s.stx_mode, changed.tv_sec, changed.tv_nsec, written.tv_sec, written.tv_nsec)
@@ -173,7 +204,8 @@ fn same(before: &Statx, after: &Statx) -> bool {
 
 /// Whether a change now would get a later time than `ctime`. A time in the future proves nothing.
 pub(super) fn settled(ctime: Stamp, now: SystemTime) -> bool {
-    let limit = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(TICK);
+    let step = if ctime.nanos == 0 { COARSE } else { TICK };
+    let limit = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(step);
     let limit = Stamp { seconds: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), nanos: limit.subsec_nanos() };
     ctime < limit
 }
@@ -185,16 +217,16 @@ trait Holder {
 }
 
 /// An inode by its `O_PATH` descriptor, through `/proc/self/fd`: the way to what such a descriptor itself refuses.
-struct Through(String);
+pub(super) struct Through(String);
 
 impl Through {
-    fn new(file: &OwnedFd) -> Self {
+    pub(super) fn new(file: &OwnedFd) -> Self {
         Self(format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 
     /// Opens it for reading. Only for a regular file. Not blocking: whoever holds a lease on the file (fcntl(2)) could make
     /// an open wait.
-    fn open(&self) -> Result<OwnedFd, Errno> {
+    pub(super) fn open(&self) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         rustix::fs::open(&self.0, flags, Mode::empty())
     }

@@ -133,12 +133,17 @@ impl fmt::Display for Kind {
 
 fn kind(word: &str) -> Option<Kind> {
     let device = |numbers| pair(numbers).map(|(major, minor)| Device { major, minor });
-    match word.split_once(':') {
-        Some(("character", numbers)) => device(numbers).map(Kind::Character),
-        Some(("block", numbers)) => device(numbers).map(Kind::Block),
-        _ => [Kind::File, Kind::Directory, Kind::Symlink, Kind::Fifo, Kind::Socket]
-            .into_iter()
-            .find(|kind| kind.to_string() == word),
+    match word {
+        "file" => Some(Kind::File),
+        "directory" => Some(Kind::Directory),
+        "symlink" => Some(Kind::Symlink),
+        "fifo" => Some(Kind::Fifo),
+        "socket" => Some(Kind::Socket),
+        _ => match word.split_once(':')? {
+            ("character", numbers) => device(numbers).map(Kind::Character),
+            ("block", numbers) => device(numbers).map(Kind::Block),
+            _ => None,
+        },
     }
 }
 
@@ -157,12 +162,16 @@ impl fmt::Display for HashState {
 }
 
 fn hash(word: &str) -> Option<HashState> {
-    match word.split_once(':') {
-        Some(("sha256", digits)) => Some(HashState::Done(unhex(digits)?.try_into().ok()?)),
-        Some(("unreadable", error)) => number(error).map(HashState::Unreadable),
-        _ => [HashState::TooLarge, HashState::Unstable, HashState::NotRead, HashState::NotRegular]
-            .into_iter()
-            .find(|state| state.to_string() == word),
+    match word {
+        "-" => Some(HashState::NotRegular),
+        "too-large" => Some(HashState::TooLarge),
+        "unstable" => Some(HashState::Unstable),
+        "not-read" => Some(HashState::NotRead),
+        _ => match word.split_once(':')? {
+            ("sha256", digits) => Some(HashState::Done(unhex(digits)?.try_into().ok()?)),
+            ("unreadable", error) => number(error).map(HashState::Unreadable),
+            _ => None,
+        },
     }
 }
 

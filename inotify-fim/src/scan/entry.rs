@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::walk::{Part, Root, errno, is_kernel, uncover};
 use super::{Options, Read};
 use crate::beneath;
-use crate::fingerprint::{self, ATTEMPTS, Device, Fingerprint, HashState, Kind, LeadsTo, Linked, Reader, Wanted};
+use crate::fingerprint::{self, ATTEMPTS, Device, Fingerprint, HashState, Kind, LeadsTo, Means, Reader, Wanted};
 use crate::pace::{Pace, Share};
 use crate::roots::{Content, Roots};
 use crate::view::{Path, View};
@@ -27,7 +27,7 @@ pub(super) struct Shared<'a> {
     previous: &'a View,
     read: Read,
     share: Share,
-    linked: Linked,
+    pub(super) means: &'a Means,
     /// What links lead to: many may lead to one file.
     ends: Mutex<HashMap<(Device, u64), LeadsTo>>,
     /// Earlier files by inode, for those that stand elsewhere now. Made when the first is looked for.
@@ -35,13 +35,13 @@ pub(super) struct Shared<'a> {
 }
 
 impl<'a> Shared<'a> {
-    pub(super) fn new(roots: &'a Roots, previous: &'a View, options: &Options) -> Self {
+    pub(super) fn new(roots: &'a Roots, previous: &'a View, options: &Options, means: &'a Means) -> Self {
         Self {
             roots,
             previous,
             read: options.read,
             share: Share::new(options.share),
-            linked: Linked::default(),
+            means,
             ends: Mutex::default(),
             inodes: OnceLock::new(),
         }
@@ -49,7 +49,7 @@ impl<'a> Shared<'a> {
 
     /// For one thread.
     pub(super) fn reader(&self) -> Reader<'_> {
-        Reader::new(Pace::new(&self.share), &self.linked)
+        Reader::new(Pace::new(&self.share), self.means)
     }
 
     /// Whether one glance at this path may be enough.
@@ -74,10 +74,15 @@ impl<'a> Shared<'a> {
         let path = before.map_or_else(|| path.into(), |(path, _)| Arc::clone(path));
         match fingerprint::look(directory.as_fd(), name, ask, reader) {
             Ok(mut print) => {
-                print.last = before.and_then(|(_, before)| last(before, &print));
                 if print.kind == Kind::Symlink {
                     print.leads_to = self.end(root, directory, name, &path, None, reader).map(Box::new);
                 }
+                // It did not fit into what may be read now.
+                let is_left = |hash| hash == HashState::NotRead && matches!(wanted, Wanted::Whole { .. });
+                if is_left(print.leads_to.as_ref().map_or(print.hash, |end| end.hash)) {
+                    part.unread.push(Arc::clone(&path));
+                }
+                print.last = before.and_then(|(_, before)| last(before, &print, is_left(print.hash)));
                 let size = print.leads_to.as_ref().map_or(print.size, |end| end.size);
                 part.entries.push((Arc::clone(&path), Arc::new(print)));
                 let took = reader.pace.lap();
@@ -115,7 +120,7 @@ impl<'a> Shared<'a> {
         match (root.how.content, self.read) {
             (Content::Attributes, _) => Wanted::Attributes,
             (_, Read::Nothing) => Wanted::Stat,
-            _ => Wanted::Whole { largest: root.how.largest, beginning: None },
+            _ => Wanted::Whole { largest: root.how.largest, beginning: None, now: false },
         }
     }
 
@@ -140,7 +145,9 @@ impl<'a> Shared<'a> {
         // A rotated log stands where another one stood: its own past is what it must begin with.
         let past = moved().or_else(|| before.cloned());
         let beginning = past.and_then(|past| Some((past.size, past.hash.done()?)));
-        Wanted::Whole { largest, beginning }
+        // Of a log that was renamed the past is known only now.
+        let now = before.is_none() && beginning.is_some();
+        Wanted::Whole { largest, beginning, now }
     }
 
     /// What a link leads to: a regular file inside the same root, or anywhere if links are followed out of it. Links whose
@@ -162,7 +169,10 @@ impl<'a> Shared<'a> {
         let find = || {
             let file = root
                 .follow(path)
-                .or_else(|error| if root.how.follow { beneath::follow_out(directory, name) } else { Err(error) });
+                // The root's own path is the operator's, as those of its links that are on the way to it.
+                .or_else(
+                    |error| if root.how.follow || path == root.path { beneath::follow_out(directory, name) } else { Err(error) },
+                );
             file.ok().filter(|file| matches!(is_kernel(file), Ok(false)))
         };
         let file = find()?;
@@ -229,8 +239,8 @@ fn by_inode(view: &View) -> HashMap<(Device, u64), Arc<Fingerprint>> {
 
 /// The last hash that was known, if there was one and now is none: a file that could not be read for a while must still be
 /// what it was.
-fn last(before: &Fingerprint, now: &Fingerprint) -> Option<Box<[u8; 32]>> {
-    let is_lost = matches!(now.hash, HashState::TooLarge | HashState::Unstable | HashState::Unreadable(_));
+fn last(before: &Fingerprint, now: &Fingerprint, is_left: bool) -> Option<Box<[u8; 32]>> {
+    let is_lost = is_left || matches!(now.hash, HashState::TooLarge | HashState::Unstable | HashState::Unreadable(_));
     if !is_lost {
         return None;
     }

@@ -43,7 +43,8 @@ fn excluding(globs: &[String]) -> How {
     for glob in globs {
         set.add(Glob::new(glob).unwrap());
     }
-    How { exclude: set.build().unwrap(), ..How::default() }
+    let exclude = set.build().unwrap();
+    How { folders: exclude.clone(), exclude, ..How::default() }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::entry::Shared;
 use super::{Enter, Options, Uncovered};
 use crate::beneath;
-use crate::fingerprint::{self, Device, Fingerprint, Kind, Reader};
+use crate::fingerprint::{self, Device, Fingerprint, Kind, Means, Reader};
 use crate::roots::{Content, How, Roots};
 use crate::view::{Path, View};
 
@@ -30,6 +30,10 @@ const ANCHORED: usize = 2048;
 
 /// Octets of a path that cost as much as an entry: whoever makes long paths gets no more memory than others.
 const WEIGHT: usize = 256;
+
+/// No path is looked at that has more octets: sixteen times what the kernel takes at once (`PATH_MAX`). Each directory on the
+/// way to it has a path of its own in every list.
+pub(crate) const LONGEST: usize = 64 * 1024;
 
 /// File systems without files: proc, sysfs, cgroup, cgroup2, devpts, debugfs, tracefs, securityfs, bpf, mqueue, pstore,
 /// configfs, efivarfs, fusectl, binfmt_misc, selinuxfs (statfs(2), linux/magic.h).
@@ -51,6 +55,9 @@ const KERNEL: [u64; 16] = [
     0x4249_4e4d,
     0xf97c_ff8c,
 ];
+
+/// The time for the scan was over before this could be looked at.
+const OVER: Uncovered = Uncovered::Unreadable(Errno::CANCELED.raw_os_error());
 
 /// A root and the file system that it is on.
 pub(super) struct Root {
@@ -83,6 +90,15 @@ pub(super) enum Job {
     Directory { root: Arc<Root>, path: Vec<u8>, anchor: Option<Anchor> },
     /// Look at these files of a directory.
     Files(Files),
+}
+
+impl Job {
+    fn path(self) -> Vec<u8> {
+        match self {
+            Self::Place { path, .. } | Self::Directory { path, .. } => path,
+            Self::Files(files) => files.path.to_vec(),
+        }
+    }
 }
 
 /// A directory above, held open, and the length of its path: what is deep below is opened from there, not from the root.
@@ -124,6 +140,7 @@ pub(super) struct Part {
     pub(super) uncovered: Vec<(Vec<u8>, Uncovered)>,
     pub(super) excluded: u64,
     pub(super) slow: Vec<(Path, Duration)>,
+    pub(super) unread: Vec<Path>,
 }
 
 pub(super) struct Walk<'a> {
@@ -142,8 +159,9 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(roots: &'a Roots, previous: &'a View, options: &Options, enter: &'a Enter<'a>) -> Self {
-        Self { roots, most: options.most, shared: Shared::new(roots, previous, options), looked: AtomicUsize::new(0), enter }
+    pub(super) fn new(roots: &'a Roots, previous: &'a View, options: &Options, means: &'a Means, enter: &'a Enter<'a>) -> Self {
+        let shared = Shared::new(roots, previous, options, means);
+        Self { roots, most: options.most, shared, looked: AtomicUsize::new(0), enter }
     }
 
     pub(super) fn worker(&'a self) -> Worker<'a> {
@@ -153,7 +171,7 @@ impl<'a> Walk<'a> {
     /// Whether there is room for one more path.
     fn has_room(&self, path: &[u8]) -> bool {
         let weight = 1 + path.len() / WEIGHT;
-        self.looked.fetch_add(weight, Ordering::Relaxed).saturating_add(weight) <= self.most
+        path.len() <= LONGEST && self.looked.fetch_add(weight, Ordering::Relaxed).saturating_add(weight) <= self.most
     }
 }
 
@@ -161,6 +179,9 @@ impl Worker<'_> {
     /// Does one job, after a time of waiting for it.
     pub(super) fn step(&mut self, job: Job, mut push: impl FnMut(Job)) {
         self.reader.pace.resume();
+        if self.is_over() {
+            return self.part.uncovered.push((job.path(), OVER));
+        }
         let (path, done) = match job {
             Job::Place { root, path, whole } => {
                 let done = self.place(&root, &path, whole, &mut push);
@@ -203,14 +224,14 @@ impl Worker<'_> {
             None => self.look(root, &directory, name, path.to_vec()),
         }
         if whole && fingerprint::kind(&stat) == Kind::Directory {
-            self.enter(root, path.to_vec(), None, excluded, push);
+            self.enter(root, path.to_vec(), None, push);
         }
         Ok(())
     }
 
     /// Goes on below a directory, if that is not left out.
-    fn enter(&mut self, root: &Arc<Root>, path: Vec<u8>, anchor: Option<Anchor>, excluded: bool, push: &mut impl FnMut(Job)) {
-        if excluded {
+    fn enter(&mut self, root: &Arc<Root>, path: Vec<u8>, anchor: Option<Anchor>, push: &mut impl FnMut(Job)) {
+        if root.how.excludes_folder(&path) {
             self.part.uncovered.push((path, Uncovered::Excluded));
         } else {
             push(Job::Directory { root: Arc::clone(root), path, anchor });
@@ -264,6 +285,10 @@ impl Worker<'_> {
             listed += 1;
             if listed % BATCH == 0 {
                 self.reader.pace.rest();
+                if self.is_over() {
+                    self.part.uncovered.push((path.to_vec(), OVER));
+                    break;
+                }
             }
         }
         self.files(files(&mut names), push);
@@ -300,7 +325,7 @@ impl Worker<'_> {
         }
         let known = self.walk.shared.known(root, directory, name, &path, &stat, &mut self.reader);
         if fingerprint::kind(&stat) == Kind::Directory {
-            self.enter(root, path, anchor.cloned(), excluded, push);
+            self.enter(root, path, anchor.cloned(), push);
         }
         let is_new = known.is_none();
         self.part.entries.extend(known);
@@ -314,8 +339,16 @@ impl Worker<'_> {
             push(Job::Files(files.clone()));
         }
         while let Some(name) = files.next() {
+            if self.is_over() {
+                self.part.uncovered.push((files.path.to_vec(), OVER));
+                return;
+            }
             self.look(&files.root, &files.directory, name, beneath::join(&files.path, name.as_bytes()));
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.walk.shared.means.budget.is_over()
     }
 
     fn look(&mut self, root: &Root, directory: &OwnedFd, name: &OsStr, path: Vec<u8>) {

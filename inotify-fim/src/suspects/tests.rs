@@ -6,6 +6,9 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 
+/// A machine may be busy.
+const LONG: Duration = Duration::from_secs(60);
+
 /// A process that has a file open, until its input ends.
 fn holds(file: &Path, how: &str) -> Child {
     let script = format!("exec 3{how}\"$0\"; echo ready; read line");
@@ -38,7 +41,7 @@ fn who_has_a_file_open_for_writing_is_seen_and_a_reader_is_not() {
     let _ours = fs::File::options().write(true).open(&other).unwrap();
     let (writer, reader) = (holds(&one, ">"), holds(&other, "<"));
     let files = HashSet::from([identity(&one), identity(&other)]);
-    let found = walk(&files);
+    let found = walk(&files, LONG);
     let suspects = &found.writers[&identity(&one)];
     assert_eq!(suspects.len(), 1);
     assert_eq!(suspects[0].pid, writer.id());
@@ -47,7 +50,35 @@ fn who_has_a_file_open_for_writing_is_seen_and_a_reader_is_not() {
     assert!(!found.writers.contains_key(&identity(&other)), "a reader, and this process");
     end(writer);
     end(reader);
-    assert!(walk(&files).writers.is_empty());
+    assert!(walk(&files, LONG).writers.is_empty());
+}
+
+#[test]
+fn a_thread_with_descriptors_of_its_own_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let script = "import ctypes, sys, threading
+def work():
+    # CLONE_FILES
+    assert ctypes.CDLL(None).unshare(0x400) == 0
+    with open(sys.argv[1], 'w'):
+        print('ready', flush=True)
+        sys.stdin.read()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()";
+    let mut command = Command::new("python3");
+    command.arg("-c").arg(script).arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut child) = command.spawn() else { return eprintln!("NOT TESTED: no python3 to start a thread") };
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    // One walk may run out of time on a busy machine.
+    let seen = (0..1_000)
+        .find_map(|_| walk(&HashSet::from([identity(&file)]), Duration::from_secs(10)).writers.remove(&identity(&file)));
+    assert_eq!(seen.unwrap().iter().map(|suspect| suspect.pid).collect::<Vec<_>>(), [child.id()]);
+    end(child);
 }
 
 #[test]
@@ -56,7 +87,7 @@ fn all_who_have_it_open_are_seen() {
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let writers = [holds(&file, ">>"), holds(&file, "<>")];
-    let found = walk(&HashSet::from([identity(&file)]));
+    let found = walk(&HashSet::from([identity(&file)]), LONG);
     let pids: HashSet<u32> = found.writers[&identity(&file)].iter().map(|suspect| suspect.pid).collect();
     assert_eq!(pids, writers.iter().map(Child::id).collect());
     writers.into_iter().for_each(end);

@@ -14,9 +14,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use rustix::fs::inotify::{self, WatchFlags};
-use rustix::fs::{FileType, RawDir};
+use rustix::fs::{FileType, RawDir, StatxFlags};
 use rustix::io::Errno;
 
+use super::ways::Step;
 use crate::beneath;
 use crate::fingerprint::{self, Kind};
 use crate::roots::Roots;
@@ -28,6 +29,13 @@ const LISTING: usize = 32 * 1024;
 
 /// So many files with several names have a watch of their own, for what is done to them by a name elsewhere.
 const FILES: usize = 1_000;
+
+/// How much of a tree was gone through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Walked {
+    All,
+    Part,
+}
 
 pub(super) struct Armed {
     inotify: Option<Arc<OwnedFd>>,
@@ -89,28 +97,57 @@ impl Armed {
         self.watches.get_key_value(top).into_iter().chain(inside.filter(move |(path, _)| *path != top))
     }
 
-    /// Watches the directory that a root stands in, for its coming and going; if the root is a single file, for its
-    /// writes too.
-    pub(super) fn arm_parent(&mut self, parent: &[u8], root: &[u8]) -> Result<(), Errno> {
-        let directory = beneath::open(parent, parent)?;
-        let is_file = beneath::open(root, root).is_err_and(|error| error == Errno::NOTDIR);
-        // The directory may be watched for more, as it may be below another root.
-        let mask = if is_file { mask() } else { coming_and_going() } | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD;
-        self.add(parent, &directory, mask).map(drop)
+    /// Watches the directories on the way to a root, for what comes and goes there, and if `is_file` the last for writes too.
+    ///
+    /// # Errors
+    ///
+    /// The first of them that cannot be watched; the others are watched all the same.
+    pub(super) fn arm_way(&mut self, way: &[Step], is_file: bool) -> Result<(), Errno> {
+        let mut all = Ok(());
+        for (number, Step { directory, .. }) in way.iter().enumerate() {
+            let is_last = number + 1 == way.len();
+            let of_self = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+            // The directory may be watched for more, as it may be below a root.
+            let more = if is_last && is_file { mask() } else { coming_and_going() | of_self };
+            let watched = beneath::open(directory, directory)
+                .and_then(|open| self.add(directory, &open, more | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD));
+            all = all.and(watched.map(drop));
+        }
+        all
     }
 
-    /// Watches the directory at `top` and all below it, breadth first: each is opened, watched through its descriptor, and
+    /// Whether the kernel holds events that nobody has read yet.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.inotify.as_ref().is_some_and(|inotify| rustix::io::ioctl_fionread(&**inotify).is_ok_and(|octets| octets > 0))
+    }
+
+    /// Watches the directory at `top`, and if that is to be `deep` all below it, breadth first: each is opened, watched through its descriptor, and
     /// only then listed, so that what is made in it meanwhile is either listed or told. Gives those that should be watched
     /// and are not; once there are no more watches, what is below such a one is not tried.
-    pub(super) fn arm(&mut self, roots: &Roots, top: &[u8]) -> Vec<(Vec<u8>, Uncovered)> {
-        let Some((root, how)) = roots.of(top) else { return Vec::new() };
+    pub(super) fn arm(&mut self, roots: &Roots, top: &[u8], deep: bool) -> Vec<(Vec<u8>, Uncovered)> {
+        self.arm_some(roots, top, deep, &mut usize::MAX.clone()).1
+    }
+
+    /// The same, while `left` directories are left to be looked at.
+    pub(super) fn arm_some(
+        &mut self,
+        roots: &Roots,
+        top: &[u8],
+        deep: bool,
+        left: &mut usize,
+    ) -> (Walked, Vec<(Vec<u8>, Uncovered)>) {
+        let Some((root, how)) = roots.of(top) else { return (Walked::All, Vec::new()) };
         // What cannot be opened or is barred is told by the scan that follows.
-        let Ok(opened) = beneath::open(root, root) else { return Vec::new() };
+        let Ok(opened) = beneath::open(root, root) else { return (Walked::All, Vec::new()) };
         let device = scan::device_of(&opened);
         let (mut queue, mut failed) = (VecDeque::from([top.to_vec()]), Vec::new());
         let mut passed = None;
         while let Some(path) = queue.pop_front() {
-            if how.excludes(&path) || (roots.begins_at(&path) && path != root) {
+            if *left == 0 {
+                return (Walked::Part, failed);
+            }
+            *left -= 1;
+            if how.excludes_folder(&path) || (roots.begins_at(&path) && path != root) {
                 continue;
             }
             let Ok(directory) = beneath::open_in(&opened, &path[root.len()..]) else { continue };
@@ -122,22 +159,35 @@ impl Armed {
                 passed = here;
             }
             match self.add(&path, &directory, mask() | WatchFlags::ONLYDIR) {
+                Ok(_) if !deep => {}
                 Ok(_) => push_directories(&directory, &path, &mut queue),
                 Err(error) => {
                     failed.push((path.clone(), Uncovered::NoWatch));
-                    if !matches!(error, Errno::NOSPC | Errno::MFILE) {
+                    if deep && !matches!(error, Errno::NOSPC | Errno::MFILE) {
                         push_directories(&directory, &path, &mut queue);
                     }
                 }
             }
         }
-        failed
+        (Walked::All, failed)
+    }
+
+    /// Whether the directory at a path is watched, and nothing was done in it or to it since it was made, as far as its file
+    /// system keeps when that was.
+    pub(super) fn is_unused(&self, roots: &Roots, path: &[u8]) -> bool {
+        let open = || beneath::open(roots.of(path)?.0, path).ok();
+        let stat = open().filter(|_| self.watches.contains_key(path)).and_then(|open| fingerprint::stat(open.as_fd()).ok());
+        let time = |stamp: rustix::fs::StatxTimestamp| (stamp.tv_sec, stamp.tv_nsec);
+        stat.is_some_and(|stat| {
+            let has_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+            has_birth && time(stat.stx_btime) == time(stat.stx_mtime) && time(stat.stx_btime) == time(stat.stx_ctime)
+        })
     }
 
     /// Watches the directory at a path alone, before its own entry is looked at: the watch of the one above may not tell of
     /// that. What fails is tried again with the rest. Whether the watch is a new one.
     pub(super) fn arm_top(&mut self, roots: &Roots, path: &[u8]) -> bool {
-        let Some((root, how)) = roots.of(path).filter(|(_, how)| !how.excludes(path)) else { return false };
+        let Some((root, how)) = roots.of(path).filter(|(_, how)| !how.excludes_folder(path)) else { return false };
         let Ok(directory) = beneath::open(root, path) else { return false };
         let device = beneath::open(root, root).ok().and_then(|root| scan::device_of(&root));
         matches!(scan::barred(&directory, device, how.cross), Ok(None))
@@ -272,7 +322,9 @@ fn push_directories(directory: &OwnedFd, path: &[u8], queue: &mut VecDeque<Vec<u
                 .is_ok_and(|stat| fingerprint::kind(&stat) == Kind::Directory),
             _ => false,
         };
-        if is_directory && !matches!(name, b"." | b"..") {
+        // The scan tells what is too deep.
+        let fits = path.len() + 1 + name.len() <= scan::LONGEST;
+        if is_directory && fits && !matches!(name, b"." | b"..") {
             queue.push_back(beneath::join(path, name));
         }
     }

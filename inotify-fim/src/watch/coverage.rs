@@ -18,6 +18,11 @@ impl Coverage {
         self.known.contains_key(path)
     }
 
+    /// Why a path is not covered.
+    pub(super) fn why(&self, path: &[u8]) -> Option<Uncovered> {
+        self.known.get(path).copied()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Vec<u8>, Uncovered)> {
         self.known.iter().map(|(path, why)| (path, *why))
     }

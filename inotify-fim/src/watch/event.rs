@@ -22,7 +22,7 @@ pub enum Event {
         /// found by an event, or nobody knows.
         since: Option<SystemTime>,
     },
-    /// Something was made and is gone again; what it held is not known.
+    /// Something was made and is gone again; what it held is not known. Where it was may stand what was there before.
     Transient {
         /// Where.
         path: Vec<u8>,
@@ -77,6 +77,8 @@ pub enum Event {
         found: usize,
         /// How long it took.
         took: Duration,
+        /// Whether it was done: the last one may meet a deadline. What it did not reach counts as it was before.
+        complete: bool,
     },
     /// A mount came, went or was changed, at a root, below one, or at a directory that one is in.
     MountChanged {
@@ -95,6 +97,11 @@ pub enum Event {
     Repaired {
         /// How many.
         watches: usize,
+    },
+    /// It has ended by a fault of its own: nothing is watched any more, and nothing else will be told.
+    Ended {
+        /// What the fault says.
+        why: String,
     },
 }
 
@@ -115,6 +122,22 @@ pub enum Source {
     Poll,
     /// The last comparison, when the watch was stopped.
     End,
+}
+
+impl Source {
+    /// Of two reasons for one look the one that says more.
+    pub(super) fn max_of(self, other: Self) -> Self {
+        let weight = |source| match source {
+            Self::Event => 0,
+            Self::Poll => 1,
+            Self::Schedule => 2,
+            Self::Full => 3,
+            Self::End => 4,
+            Self::Repair => 5,
+            Self::Start => 6,
+        };
+        if weight(other) >= weight(self) { other } else { self }
+    }
 }
 
 /// Why events were lost.

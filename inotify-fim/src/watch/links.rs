@@ -1,7 +1,9 @@
 //! Symbolic links and what they lead to: an event names the file that was written or swapped, not the links that lead
 //! there. Pure.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::fingerprint::{Device, Fingerprint};
@@ -12,49 +14,78 @@ use crate::view::{Path, View};
 pub(super) struct Links {
     /// What each of them leads to, as far as that is known.
     ends: BTreeMap<Path, Option<(Device, u64)>>,
-    /// How often each name is on the way of a link.
-    names: HashMap<Box<[u8]>, usize>,
+    /// The links that lead to a file.
+    to: HashMap<(Device, u64), BTreeSet<Path>>,
+    /// The links that have a name in their text.
+    names: HashMap<Box<[u8]>, BTreeSet<Path>>,
 }
 
 impl Links {
     /// Something stands at a path now, or nothing.
     pub(super) fn replace(&mut self, path: &Path, old: Option<&Fingerprint>, new: Option<&Fingerprint>) {
-        if let Some(target) = old.and_then(|old| old.target.as_ref()).filter(|_| self.ends.remove(path).is_some()) {
-            for name in names(target) {
-                if let Some(count) = self.names.get_mut(name) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.names.remove(name);
-                    }
-                }
+        let end = self.ends.get(path).copied();
+        if let Some((end, target)) = end.zip(old.and_then(|old| old.target.as_ref())) {
+            self.ends.remove(path);
+            if let Some(end) = end {
+                part(&mut self.to, &end, path);
             }
+            names(target).for_each(|name| part(&mut self.names, name, path));
         }
         let Some((new, target)) = new.and_then(|new| Some((new, new.target.as_ref()?))) else { return };
         let end = new.leads_to.as_ref().and_then(|end| end.inode).map(|inode| (inode.device, inode.number));
         self.ends.insert(Arc::clone(path), end);
-        names(target).for_each(|name| *self.names.entry(name.into()).or_default() += 1);
+        if let Some(end) = end {
+            self.to.entry(end).or_default().insert(Arc::clone(path));
+        }
+        for name in names(target) {
+            self.names.entry(name.into()).or_default().insert(Arc::clone(path));
+        }
     }
 
-    /// The links that may lead elsewhere now, after what differs between these two views.
+    /// The links that may lead elsewhere now, after what differs between these two views: those that lead to a file that
+    /// changed, or have a name in their text where something else stands, and those that lead over such a link.
     pub(super) fn concerned(&self, old: &View, new: &View) -> Vec<Path> {
         if self.ends.is_empty() {
             return Vec::new();
         }
         let paths: BTreeSet<&Path> = old.entries.keys().chain(new.entries.keys()).collect();
-        let mut files = HashSet::new();
-        let mut is_way = false;
+        let (mut found, mut changed) = (BTreeSet::new(), Vec::new());
         for path in paths {
             let (was, is) = (old.entries.get(path), new.entries.get(path));
             if was == is {
                 continue;
             }
-            files.extend([was, is].into_iter().flatten().filter_map(|print| identity(print)));
-            let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            let inodes = [was, is].into_iter().flatten().filter_map(|print| identity(print));
+            found.extend(inodes.filter_map(|inode| self.to.get(&inode)).flatten());
             let is_same = was.zip(is).is_some_and(|(was, is)| identity(was) == identity(is) && was.target == is.target);
-            is_way |= !is_same && self.names.contains_key(name);
+            if !is_same {
+                changed.push(last_name(path));
+            }
         }
-        let leads = |end: &Option<(Device, u64)>| is_way || end.is_some_and(|end| files.contains(&end));
-        self.ends.iter().filter(|(_, end)| leads(end)).map(|(path, _)| Arc::clone(path)).collect()
+        let mut seen = HashSet::new();
+        while let Some(name) = changed.pop() {
+            if !seen.insert(name) {
+                continue;
+            }
+            for path in self.names.get(name).into_iter().flatten() {
+                found.insert(path);
+                changed.push(last_name(path));
+            }
+        }
+        found.into_iter().cloned().collect()
+    }
+}
+
+fn last_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
+/// Parts a link from what it is listed under.
+fn part<K: Hash + Eq + Borrow<Q>, Q: Hash + Eq + ?Sized>(lists: &mut HashMap<K, BTreeSet<Path>>, key: &Q, path: &Path) {
+    let Some(links) = lists.get_mut(key) else { return };
+    links.remove(path);
+    if links.is_empty() {
+        lists.remove(key);
     }
 }
 
@@ -112,13 +143,17 @@ mod tests {
         links.replace(&to_two, None, Some(&two));
         let file = |path, number, mode| view(path, print(Kind::File, number, mode));
         let none = View::default();
-        let both = vec![Arc::clone(&to_one), Arc::clone(&to_two)];
         assert_eq!(links.concerned(&file("/f", 1, 1), &file("/f", 1, 2)), [Arc::clone(&to_one)], "the file that it leads to");
         assert!(links.concerned(&file("/f", 3, 1), &file("/f", 3, 2)).is_empty());
         assert!(links.concerned(&file("/f", 1, 1), &file("/f", 1, 1)).is_empty(), "nothing changed");
         assert!(links.concerned(&none, &file("/new", 3, 1)).is_empty(), "no link goes by that name");
-        assert_eq!(links.concerned(&none, &file("/a/..data", 3, 1)), both, "one may");
-        assert_eq!(links.concerned(&file("/two", 3, 1), &file("/two", 4, 1)), both, "another stands there");
+        assert_eq!(links.concerned(&none, &file("/a/..data", 3, 1)), [Arc::clone(&to_one)], "one may");
+        assert_eq!(links.concerned(&file("/two", 3, 1), &file("/two", 4, 1)), [Arc::clone(&to_two)], "another stands there");
+        let (far, over) = (Path::from(b"/far".as_slice()), link(9, "to-1", 1));
+        links.replace(&far, None, Some(&over));
+        let found = links.concerned(&none, &file("/a/..data", 3, 1));
+        assert_eq!(found, [Arc::clone(&far), Arc::clone(&to_one)], "one leads over the other");
+        links.replace(&far, Some(&over), None);
         assert!(links.concerned(&file("/two", 3, 1), &file("/two", 3, 2)).is_empty(), "the same stands there");
         links.replace(&to_two, Some(&two), None);
         assert!(links.concerned(&file("/two", 3, 1), &file("/two", 4, 1)).is_empty(), "it is gone, and its way with it");

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::canary;
 use crate::roots::{Roots, ancestors};
 use crate::scan::Place;
 use crate::view::below;
@@ -14,23 +13,63 @@ pub(super) struct Mark {
     pub(super) whole: bool,
     /// Its directories may not be watched yet.
     pub(super) arm: bool,
-    /// Something was made there.
+    /// All below it was watched since the last look.
+    pub(super) armed: bool,
+    /// What stands there came since the last look.
     pub(super) came: bool,
-    /// It went to another name that is watched, which is where it is told.
-    pub(super) went: bool,
+    /// What came there is gone again, or was replaced: no name that it went to will tell of it.
+    pub(super) vanished: bool,
     /// An event named it, or something in it.
     pub(super) seen: bool,
-    /// Something else happened than that a directory came or went.
-    pub(super) touched: bool,
+    /// It was written, or closed after it could be written: its content is read, whatever its times say.
+    pub(super) written: bool,
+    /// Events named a file here, no directory.
+    pub(super) file: bool,
+    /// It could be executed when its events were read.
+    pub(super) runs: bool,
+    /// What came here is an empty directory with the name of another agent's proof, and is watched.
+    pub(super) proof: bool,
+    /// What came here was no directory, and it went again or was replaced. It may have been one more name of another file.
+    pub(super) passed: bool,
 }
 
 impl Mark {
     /// All is looked at, and watched where it is not.
-    pub(super) const ALL: Self = Self { whole: true, arm: true, came: false, went: false, seen: false, touched: false };
+    pub(super) const ALL: Self = Self {
+        whole: true,
+        arm: true,
+        armed: false,
+        came: false,
+        vanished: false,
+        seen: false,
+        written: false,
+        file: false,
+        runs: false,
+        proof: false,
+        passed: false,
+    };
+
+    /// Something was made, or moved to here from where nothing is watched, or had only just come where it was.
+    pub(super) fn comes(&mut self, is_new: bool) {
+        self.goes();
+        self.came = is_new;
+    }
+
+    /// What came here is gone for good.
+    pub(super) fn goes(&mut self) {
+        if std::mem::take(&mut self.came) {
+            self.vanished = true;
+            self.passed |= self.file;
+        }
+    }
 }
 
+/// Octets that a mark takes beside its path.
+const EACH: usize = 100;
+
+/// The marked paths, and their weight.
 #[derive(Debug, Default)]
-pub(super) struct Marks(BTreeMap<Vec<u8>, Mark>);
+pub(super) struct Marks(BTreeMap<Vec<u8>, Mark>, usize);
 
 impl Marks {
     pub(super) fn is_empty(&self) -> bool {
@@ -45,8 +84,9 @@ impl Marks {
         self.0.get(path)
     }
 
-    pub(super) fn get_mut(&mut self, path: &[u8]) -> Option<&mut Mark> {
-        self.0.get_mut(path)
+    /// The mark of a path, one that says nothing if there is none yet.
+    pub(super) fn at(&mut self, path: Vec<u8>) -> &mut Mark {
+        self.0.entry(path).or_default()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Vec<u8>, &Mark)> {
@@ -54,20 +94,46 @@ impl Marks {
     }
 
     pub(super) fn add(&mut self, path: Vec<u8>, mark: Mark) {
-        let known = self.0.entry(path).or_default();
+        let weight = EACH + path.len();
+        let known = self.0.entry(path).or_insert_with(|| {
+            self.1 += weight;
+            Mark::default()
+        });
         known.whole |= mark.whole;
         known.arm |= mark.arm;
+        known.armed |= mark.armed;
         known.came |= mark.came;
-        known.went |= mark.went;
+        known.vanished |= mark.vanished;
         known.seen |= mark.seen;
-        known.touched |= mark.touched;
+        known.written |= mark.written;
+        known.file |= mark.file;
+        known.runs |= mark.runs;
+        known.proof |= mark.proof;
+        known.passed |= mark.passed;
     }
 
     /// Takes out those for which `goes` is true.
     pub(super) fn take(&mut self, mut goes: impl FnMut(&[u8], &Mark) -> bool) -> Self {
-        let (gone, kept) = std::mem::take(&mut self.0).into_iter().partition(|(path, mark)| goes(path, mark));
-        self.0 = kept;
-        Self(gone)
+        let (gone, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.0).into_iter().partition(|(path, mark)| goes(path, mark));
+        let marks = |marks: BTreeMap<Vec<u8>, Mark>| {
+            let weight = marks.keys().map(|path| EACH + path.len()).sum();
+            Self(marks, weight)
+        };
+        *self = marks(kept);
+        marks(gone)
+    }
+
+    /// What they take: octets, about.
+    pub(super) fn weight(&self) -> usize {
+        self.1
+    }
+
+    /// Marks whole roots in place of all that is marked in them.
+    pub(super) fn collapse(&mut self, roots: &Roots) {
+        let marked = std::mem::take(self);
+        let concerned: BTreeSet<&[u8]> = marked.0.keys().filter_map(|path| roots.of(path)).map(|(root, _)| root).collect();
+        concerned.into_iter().for_each(|root| self.add(root.to_vec(), Mark { seen: true, ..Mark::ALL }));
     }
 
     pub(super) fn append(&mut self, others: Self) {
@@ -94,18 +160,29 @@ impl Marks {
         places
     }
 
+    /// Whether this path is looked at.
+    pub(super) fn reaches(&self, path: &[u8]) -> bool {
+        ancestors(path).any(|at| self.0.get(at).is_some_and(|mark| mark.whole || at == path))
+    }
+
     /// Whether an event led to this path: it named the path itself, or a tree that it is in.
     pub(super) fn was_seen(&self, path: &[u8]) -> bool {
         let mut around = ancestors(path).filter_map(|at| Some((at, self.0.get(at)?)));
         around.any(|(at, mark)| mark.seen && (mark.whole || at == path))
     }
 
-    /// Whether all that is known of this path is that an empty directory with the name of a proof came and went.
+    /// Whether some name came and went by which another file may have been written: no event named that file.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.0.values().any(|mark| mark.passed)
+    }
+
+    /// Whether all that is known of this path is that one empty directory with the name of a proof came, was watched, and
+    /// went.
     pub(super) fn is_canary(&self, path: &[u8]) -> bool {
         let below = below(path);
-        let is_untouched = self.0.get(path).is_some_and(|mark| !mark.touched);
+        let is_proof = self.0.get(path).is_some_and(|mark| mark.proof && !mark.file);
         let is_empty = || !self.0.range(below.clone()..).next().is_some_and(|(inside, _)| inside.starts_with(&below));
-        canary::is_one(path) && is_untouched && is_empty()
+        is_proof && is_empty()
     }
 }
 
@@ -126,17 +203,46 @@ mod tests {
     }
 
     #[test]
-    fn g11_only_an_empty_directory_that_came_and_went_is_a_canary() {
+    fn a01_marks_weigh_what_they_take_and_fall_together_into_their_roots() {
+        let roots = Roots::from_iter([b"/a".to_vec(), b"/b".to_vec()]);
+        let mut marks = Marks::default();
+        for n in 0..1_000 {
+            marks.add(format!("/a/{n}").into_bytes(), Mark { came: true, ..Mark::default() });
+            marks.add(b"/a/same".to_vec(), Mark::default());
+        }
+        assert!((100_000..200_000).contains(&marks.weight()), "{}", marks.weight());
+        let gone = marks.take(|path, _| path == b"/a/same");
+        assert_eq!((gone.len(), gone.weight()), (1, EACH + 7));
+        marks.collapse(&roots);
+        assert_eq!((marks.len(), marks.weight()), (1, EACH + 2));
+        assert!(marks.get(b"/a").is_some_and(|mark| mark.whole && mark.arm && mark.seen && !mark.came));
+    }
+
+    #[test]
+    fn g11_only_an_empty_directory_that_was_watched_is_a_canary() {
         let name = b"/r/.egret-canary-0123456789abcdef".to_vec();
         let mut marks = Marks::default();
         marks.add(name.clone(), Mark { came: true, ..Mark::ALL });
+        assert!(!marks.is_canary(&name), "nobody saw what was in it");
+        marks.at(name.clone()).proof = true;
         assert!(marks.is_canary(&name));
         marks.add([name.as_slice(), b"/x"].concat(), Mark::default());
         assert!(!marks.is_canary(&name), "something happened inside");
-        let mut marks = Marks::default();
-        marks.add(name.clone(), Mark { touched: true, ..Mark::ALL });
-        assert!(!marks.is_canary(&name), "something else happened to it");
-        marks.add(b"/r/other".to_vec(), Mark::ALL);
-        assert!(!marks.is_canary(b"/r/other"));
+    }
+
+    #[test]
+    fn c16_what_came_and_went_stays_known_whatever_moves_there_later() {
+        let mut mark = Mark { file: true, ..Mark::default() };
+        mark.comes(true);
+        mark.goes();
+        mark.comes(false);
+        assert!(mark.vanished && mark.passed && !mark.came);
+        let mut mark = Mark::default();
+        mark.comes(false);
+        mark.goes();
+        assert!(!mark.vanished, "it had not come");
+        mark.comes(true);
+        mark.comes(true);
+        assert!(mark.vanished && mark.came && !mark.passed, "one replaced the other, and both were directories");
     }
 }

@@ -1,9 +1,11 @@
 //! Decides when to look: the second thread.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::event::{Cause, Event, Source};
 use super::reader::Note;
@@ -18,6 +20,9 @@ use crate::view::View;
 /// must not have everything compared all the time.
 const BACK_OFF: u32 = 4;
 
+/// How long events alone may be attended to.
+const ENDLESS: Duration = Duration::from_secs(1);
+
 pub(super) struct Planner<F> {
     messages: Receiver<Message>,
     shared: Arc<Shared>,
@@ -27,6 +32,8 @@ pub(super) struct Planner<F> {
     clock: Clock,
     /// When the first and the last event came that were not looked at yet.
     waiting: Option<(Instant, Instant)>,
+    /// When nothing waited, or large files were read all the same.
+    idle: Instant,
     /// No repair before this.
     repair_from: Instant,
     tell: F,
@@ -44,15 +51,32 @@ impl<F: FnMut(Event)> Planner<F> {
         let now = Instant::now();
         let schedule = Schedule::new(options.every, options.full, options.poll, now);
         let clock = Clock::new(SystemTime::now(), now);
-        let reconciler = Reconciler::new(roots, baseline, &options, shared.inotify().cloned());
-        Self { messages, shared, reconciler, options, schedule, clock, waiting: None, repair_from: now, tell }
+        let mut reconciler = Reconciler::new(roots, baseline, &options, shared.inotify().cloned());
+        reconciler.deadline = Arc::clone(&shared.deadline);
+        Self { messages, shared, reconciler, options, schedule, clock, waiting: None, idle: now, repair_from: now, tell }
     }
 
-    /// Until the last message; gives the last view.
-    pub(super) fn run(mut self) -> View {
+    /// Until the last message; gives the last view, and whether all was compared with it. A fault is told before it goes on
+    /// to whoever waits for the end.
+    pub(super) fn run(mut self) -> (View, bool) {
+        // Nothing but `tell` is used after a fault.
+        match catch_unwind(AssertUnwindSafe(|| self.work())) {
+            Ok(complete) => (self.reconciler.view, complete),
+            Err(fault) => {
+                let why = text(&*fault);
+                // If it is `tell` that fails, nobody can be told.
+                let _ = catch_unwind(AssertUnwindSafe(|| (self.tell)(Event::Ended { why })));
+                resume_unwind(fault)
+            }
+        }
+    }
+
+    fn work(&mut self) -> bool {
+        self.shared.ledger().looking_since = Some(SystemTime::now());
         let looked = self.reconciler.start(&mut self.tell);
         self.schedule.done(looked.source, Instant::now());
         self.tell_last(looked);
+        self.go_on();
         loop {
             self.publish();
             let left = self.next().saturating_duration_since(Instant::now());
@@ -76,12 +100,14 @@ impl<F: FnMut(Event)> Planner<F> {
     }
 
     fn take(&mut self, batch: &[Note]) {
-        if self.options.suspects {
+        if self.options.suspects && self.shared.deadline.get().is_none() {
             self.reconciler.look_for_writers(batch);
         }
         batch.iter().for_each(|note| self.reconciler.take(note, &mut self.tell));
         self.shared.waiting.fetch_sub(batch.len(), Ordering::AcqRel);
-        self.wait();
+        if self.reconciler.is_noted() {
+            self.wait();
+        }
     }
 
     /// Something is to be looked at, soon.
@@ -92,9 +118,10 @@ impl<F: FnMut(Event)> Planner<F> {
 
     /// When what waits is looked at.
     fn due(&self) -> Option<Instant> {
-        let (first, last) = self.waiting?;
-        let due = (first + self.options.patience).min(last + self.options.settle);
-        Some(if self.reconciler.has_gap() { due.max(self.repair_from) } else { due })
+        match self.waiting {
+            Some((first, last)) => Some((first + self.options.patience).min(last + self.options.settle)),
+            None => self.reconciler.needs_repair().then_some(self.repair_from),
+        }
     }
 
     fn next(&self) -> Instant {
@@ -116,8 +143,17 @@ impl<F: FnMut(Event)> Planner<F> {
             self.compare(source);
         }
         // What waits may be what is waited for.
-        if self.shared.waiting.load(Ordering::Acquire) == 0 && self.reconciler.tick(now, &mut self.tell) {
-            self.wait();
+        if self.shared.waiting.load(Ordering::Acquire) == 0 {
+            self.idle = now;
+            if self.reconciler.tick(now, &mut self.tell) {
+                self.wait();
+            }
+        } else if now >= self.idle + ENDLESS {
+            // Large files are read and told though events never end.
+            self.idle = now;
+            if self.reconciler.read_on(now) {
+                self.wait();
+            }
         }
         if self.due().is_some_and(|due| due <= now) {
             self.waiting = None;
@@ -134,30 +170,45 @@ impl<F: FnMut(Event)> Planner<F> {
     }
 
     fn look(&mut self) {
+        let start = Instant::now();
+        let repairs = self.reconciler.needs_repair() && start >= self.repair_from;
+        if repairs {
+            self.reconciler.begin_repair();
+        }
         if !self.reconciler.is_dirty() {
             return;
         }
-        let (start, repairs) = (Instant::now(), self.reconciler.has_gap());
+        self.shared.ledger().looking_since = Some(SystemTime::now());
         let looked = self.reconciler.reconcile(&mut self.tell);
         let end = Instant::now();
         self.schedule.done(looked.source, end);
         self.tell_last(looked);
+        self.go_on();
         if repairs {
             self.repair_from = end + end.duration_since(start).saturating_mul(BACK_OFF).min(LONGEST);
         }
     }
 
-    fn end(mut self) -> View {
+    /// What a look itself marked is looked at soon.
+    fn go_on(&mut self) {
+        if self.reconciler.is_dirty() {
+            self.wait();
+        }
+    }
+
+    fn end(&mut self) -> bool {
         if self.shared.lost.swap(false, Ordering::Acquire) {
             self.reconciler.lost(Cause::Queue, &mut self.tell);
         }
         self.reconciler.wake_all();
+        self.reconciler.begin_repair();
         let looked = self.reconciler.reconcile(&mut self.tell);
         self.tell_last(looked);
         self.reconciler.compare(Source::End, &mut self.tell);
         let looked = self.reconciler.reconcile(&mut self.tell);
+        let complete = looked.complete;
         self.tell_last(looked);
-        self.reconciler.view
+        complete
     }
 
     fn tell_last(&mut self, looked: Looked) {
@@ -168,6 +219,13 @@ impl<F: FnMut(Event)> Planner<F> {
     fn publish(&mut self) {
         let mut ledger = self.shared.ledger();
         self.reconciler.write(&mut ledger);
+        ledger.looking_since = None;
         ledger.high_water = self.shared.high_water.load(Ordering::Acquire);
     }
+}
+
+/// What a panic says.
+fn text(fault: &(dyn Any + Send)) -> String {
+    let text = fault.downcast_ref::<&str>().copied().or_else(|| fault.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a word").to_owned()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -22,6 +23,9 @@ use crate::{beneath, canary};
 /// How long an event may take that proves something.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How much longer it may take while other events come.
+const PUT_OFF: Duration = Duration::from_secs(20);
+
 /// In so many directories of a mount a proof is tried.
 const TRIES: usize = 8;
 
@@ -36,11 +40,17 @@ struct Part {
 struct Probe {
     path: Vec<u8>,
     due: Instant,
+    /// Its time is over once already: this process may have stood still all the while.
+    late: bool,
     came: bool,
 }
 
-#[derive(Default)]
+/// Paths of roots that a mount concerns, where it is, and how it changed.
+type Concern = (Vec<Vec<u8>>, Vec<u8>, mounts::MountChange);
+
 pub(super) struct Proofs {
+    /// The list of mounts, and why it could not be read, or not all of it.
+    unread: (Vec<u8>, Option<Uncovered>),
     table: Table,
     /// Each root, and where it really is.
     real: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -49,13 +59,35 @@ pub(super) struct Proofs {
     fresh: bool,
 }
 
+impl Default for Proofs {
+    fn default() -> Self {
+        let unread = (mounts::MOUNTINFO.into(), None);
+        Self { unread, table: Table::new(), real: BTreeMap::new(), parts: BTreeMap::new(), fresh: false }
+    }
+}
+
 impl Proofs {
     /// Looks at what is mounted. Gives what changed since the last look, each with the paths of the roots that it concerns.
-    pub(super) fn look(&mut self, roots: &Roots) -> Vec<(Vec<Vec<u8>>, Vec<u8>, mounts::MountChange)> {
+    pub(super) fn look(&mut self, roots: &Roots, tell: &mut dyn FnMut(Event)) -> Vec<Concern> {
+        self.take(roots, mounts::read(), tell)
+    }
+
+    /// That the list of mounts cannot be read, or not all of it, is told; what is not read has not changed.
+    fn take(&mut self, roots: &Roots, read: io::Result<(Table, usize)>, tell: &mut dyn FnMut(Event)) -> Vec<Concern> {
+        let error = match &read {
+            Ok((_, 0)) => None,
+            Ok(_) => Some(Errno::BADMSG),
+            Err(error) => Some(Errno::from_io_error(error).unwrap_or(Errno::IO)),
+        };
+        let unread = error.map(|error| Uncovered::Unreadable(error.raw_os_error()));
+        if unread != std::mem::replace(&mut self.unread.1, unread) {
+            let path = self.unread.0.clone();
+            tell(unread.map_or(Event::CoverageGained { path: path.clone() }, |why| Event::CoverageLost { path, why }));
+        }
         let real =
             |root: &[u8]| fs::canonicalize(Path::new(OsStr::from_bytes(root))).map(|path| path.into_os_string().into_vec());
         self.real = roots.iter().map(|(root, _)| (root.to_vec(), real(root).unwrap_or_else(|_| root.to_vec()))).collect();
-        let table = mounts::read().unwrap_or_default();
+        let table = read.map_or_else(|_| self.table.clone(), |(table, _)| table);
         let before = std::mem::replace(&mut self.table, table);
         let changes = mounts::changes(&before, &self.table).into_iter();
         let concern =
@@ -123,7 +155,7 @@ impl Proofs {
                 continue;
             }
             match attempt(roots, &path, &tried, part.mount.as_ref()) {
-                Ok(canary) => part.probe = Some(Probe { path: canary, due: now + PATIENCE, came: false }),
+                Ok(canary) => part.probe = Some(Probe { path: canary, due: now + PATIENCE, late: false, came: false }),
                 Err(proof) => part.is_now(&path, proof, tell),
             }
         }
@@ -154,13 +186,18 @@ impl Proofs {
         self.parts.values().filter_map(|part| part.probe.as_ref().map(|probe| probe.due)).min()
     }
 
-    /// Proofs that did not come until now have failed.
-    pub(super) fn expire(&mut self, now: Instant, tell: &mut dyn FnMut(Event)) {
+    /// Proofs that did not come until now have failed, if they had their time twice. While the kernel holds what nobody has
+    /// read yet (`more`), that may be what is waited for; but who makes events all the time does not put it off for ever.
+    pub(super) fn expire(&mut self, now: Instant, more: bool, tell: &mut dyn FnMut(Event)) {
         for (path, part) in &mut self.parts {
-            if part.probe.as_ref().is_some_and(|probe| probe.due <= now) {
+            let over = |probe: &&mut Probe| now >= if more { probe.due + PUT_OFF } else { probe.due };
+            let Some(probe) = part.probe.as_mut().filter(over) else { continue };
+            if std::mem::replace(&mut probe.late, true) {
                 part.probe = None;
                 self.fresh = true;
                 part.is_now(path, Proof::Polled(Polled::NoEvents), tell);
+            } else {
+                probe.due = now + PATIENCE;
             }
         }
     }
@@ -168,6 +205,11 @@ impl Proofs {
     /// What must be compared often, and why.
     pub(super) fn polled(&self) -> impl Iterator<Item = (&Vec<u8>, Uncovered)> {
         self.parts.iter().filter_map(|(path, part)| Some((path, part.proof.uncovered()?)))
+    }
+
+    /// The list of mounts, if it could not be read.
+    pub(super) fn unread(&self) -> impl Iterator<Item = (&Vec<u8>, Uncovered)> {
+        self.unread.1.map(|why| (&self.unread.0, why)).into_iter()
     }
 
     /// For the ledger.
@@ -231,4 +273,27 @@ fn attempt(roots: &Roots, path: &[u8], tried: &[Vec<u8>], mount: Option<&mounts:
 fn mount_of(path: &[u8]) -> Option<u64> {
     let stat = rustix::fs::statx(CWD, path, AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC, StatxFlags::MNT_ID).ok()?;
     (stat.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(stat.stx_mnt_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_mounts_that_cannot_be_read_is_told_and_nothing_counts_as_unmounted() {
+        let roots = Roots::from_iter([b"/".to_vec()]);
+        let (mut proofs, mut told) = (Proofs::default(), Vec::new());
+        proofs.look(&roots, &mut |event| told.push(event));
+        let table = proofs.table.clone();
+        assert!(!table.is_empty() && told.is_empty(), "{told:?}");
+        let changed = proofs.take(&roots, Err(Errno::MFILE.into()), &mut |event| told.push(event));
+        assert_eq!((changed, &proofs.table), (Vec::new(), &table));
+        let path = || mounts::MOUNTINFO.as_bytes().to_vec();
+        let why = |error: Errno| Uncovered::Unreadable(error.raw_os_error());
+        assert_eq!(proofs.unread().collect::<Vec<_>>(), [(&path(), why(Errno::MFILE))]);
+        assert!(proofs.take(&roots, Ok((table.clone(), 1)), &mut |event| told.push(event)).is_empty());
+        assert!(proofs.take(&roots, Ok((table, 0)), &mut |event| told.push(event)).is_empty());
+        let lost = |error| Event::CoverageLost { path: path(), why: why(error) };
+        assert_eq!(told, [lost(Errno::MFILE), lost(Errno::BADMSG), Event::CoverageGained { path: path() }]);
+    }
 }

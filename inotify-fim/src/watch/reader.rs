@@ -56,6 +56,8 @@ pub(super) fn run(shared: &Shared, send: Sender<Message>, limit: usize) {
                 Err(Stopped::Alone) => return,
                 Err(Stopped::Unreadable) => {
                     shared.lost.store(true, Ordering::Release);
+                    // Only to be looked at, at once.
+                    let _ = send.0.send(Message::Notes(Vec::new()));
                     thread::sleep(PAUSE);
                 }
             }

@@ -2,6 +2,10 @@
 //! that an event that was merged, late or misleading does no harm. No thread and no waiting is here.
 
 mod look;
+mod take;
+mod held;
+mod account;
+mod repair;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
@@ -13,28 +17,43 @@ use super::armed::Armed;
 use super::coverage::Coverage;
 use super::event::{Cause, Event, Source};
 use super::hot::Hot;
+use super::later::Later;
 use super::links::Links;
 use super::marks::{Mark, Marks};
+use super::names::Names;
 use super::proofs::Proofs;
 use super::reader::Note;
 use super::tally::Tally;
+use super::ways::Ways;
 use super::witness::Witness;
-use crate::ledger::{LISTED, Ledger, reason};
+use crate::beneath;
+use crate::fingerprint::Deadline;
 use crate::raw::mask;
 use crate::roots::{Roots, ancestors};
 use crate::scan::{self, Uncovered};
 use crate::view::View;
-use crate::{beneath, canary};
+use take::Half;
 
 /// A watch that the kernel does not list may have ended a moment ago, and its last event still waits. It counts as lost if
 /// that is not so after this time.
 const DOUBT: Duration = Duration::from_secs(1);
+
+/// So many directories that came are watched at once between two looks; the look watches the others.
+pub(super) const EAGER: usize = 8_192;
+
+/// So many octets of marked paths wait for the next look, with 100 more for each; beyond that whole roots are marked.
+const MARKS: usize = 32 << 20;
+
+/// So many moves wait for their other half. Without it, what was moved is told to be new.
+const HALVES: usize = 10_000;
 
 /// What a look was.
 #[must_use]
 pub(super) struct Looked {
     /// What for.
     pub(super) source: Source,
+    /// The deadline kept nothing from being looked at.
+    pub(super) complete: bool,
     /// What is to be told of it once the ledger says so too.
     pub(super) last: Vec<Event>,
 }
@@ -49,17 +68,29 @@ pub(super) struct Reconciler {
     coverage: Coverage,
     proofs: Proofs,
     links: Links,
+    names: Names,
     hot: Hot,
+    later: Later,
+    /// Octets that a look may read for which events are the reason.
+    pub(super) budget: u64,
+    /// When all must be done.
+    pub(super) deadline: Deadline,
     witness: Witness,
     dirty: Marks,
     /// Directories that came and could not be watched.
     failed: Vec<(Vec<u8>, Uncovered)>,
     /// Where an entry went from, by the cookie of its move, until its other half is read.
-    halves: HashMap<u32, Vec<u8>>,
+    halves: HashMap<u32, Half>,
+    /// So many directories are watched at once when they come, before the next look.
+    pub(super) eager: usize,
     gap: Option<(Cause, SystemTime)>,
+    /// Events were lost since all was last marked.
+    repair: bool,
     /// What the next look is for.
     source: Source,
     last_note: SystemTime,
+    /// How each root is reached.
+    ways: Ways,
     /// Since when everything, and what is polled, may have changed without an event.
     compared: Option<SystemTime>,
     polled: Option<SystemTime>,
@@ -67,8 +98,12 @@ pub(super) struct Reconciler {
     learning: BTreeSet<Vec<u8>>,
     /// Watches that the kernel did not list and has not said to have ended, and when they count as lost.
     doubted: Option<(HashSet<i32>, Instant)>,
+    /// A file may have been written by a name that is gone: all is to be compared before long.
+    owed: bool,
     /// After the next look it is to be proven that events arrive.
     proves: bool,
+    /// Something was marked since [`Self::is_noted`] was last asked.
+    noted: bool,
 }
 
 impl Reconciler {
@@ -89,26 +124,35 @@ impl Reconciler {
             coverage: Coverage::default(),
             proofs: Proofs::default(),
             links,
+            names: Names::default(),
             hot: Hot::default(),
+            later: Later::default(),
+            budget: look::BUDGET,
+            deadline: Deadline::default(),
             witness: Witness::default(),
             dirty: Marks::default(),
             failed: Vec::new(),
             halves: HashMap::new(),
+            eager: EAGER,
             gap: None,
+            repair: false,
             source: Source::Event,
             last_note: SystemTime::now(),
+            ways: Ways::default(),
             compared: None,
             polled: None,
             learning,
             doubted: None,
+            owed: false,
             proves: false,
+            noted: false,
             roots,
         }
     }
 
     /// The first comparison.
     pub(super) fn start(&mut self, tell: &mut dyn FnMut(Event)) -> Looked {
-        self.look_at_mounts();
+        self.look_at_mounts(tell);
         self.mark_all(Source::Start);
         self.proves = true;
         self.reconcile(tell)
@@ -116,17 +160,25 @@ impl Reconciler {
 
     /// Whether anything is to be looked at.
     pub(super) fn is_dirty(&self) -> bool {
-        self.proves || !self.dirty.is_empty()
+        self.proves || self.repair || !self.dirty.is_empty()
     }
 
-    /// Whether events were lost, and what they would have told is not known yet.
-    pub(super) fn has_gap(&self) -> bool {
-        self.gap.is_some()
+    /// Whether anything was marked since this was last asked: what happens beside the way to a root is no reason to wait.
+    pub(super) fn is_noted(&mut self) -> bool {
+        std::mem::take(&mut self.noted)
     }
 
     /// Whether anything must be compared often.
     pub(super) fn polls(&self) -> bool {
-        self.coverage.unwatched().next().is_some() || self.proofs.polled().next().is_some()
+        self.owed || self.polled_trees().next().is_some()
+    }
+
+    /// Trees that are compared often: without a watch, or without events; and roots that cannot be seen now, as nobody may
+    /// tell when they can.
+    fn polled_trees(&self) -> impl Iterator<Item = &[u8]> {
+        let unwatched = self.coverage.unwatched().chain(self.proofs.polled().map(|(path, _)| path)).map(Vec::as_slice);
+        let is_missing = |root: &&[u8]| matches!(self.coverage.why(root), Some(Uncovered::Unreadable(_)));
+        unwatched.chain(self.roots.iter().map(|(root, _)| root).filter(is_missing))
     }
 
     /// There is an inotify instance, perhaps since a moment ago.
@@ -149,67 +201,6 @@ impl Reconciler {
         self.witness.look(&self.roots, &paths.into_iter().collect::<Vec<_>>(), Instant::now());
     }
 
-    /// Takes one record from the kernel. Directories that came are watched at once.
-    pub(super) fn take(&mut self, note: &Note, tell: &mut dyn FnMut(Event)) {
-        if note.mask & mask::Q_OVERFLOW != 0 {
-            return self.lost(Cause::Kernel, tell);
-        }
-        self.last_note = SystemTime::now();
-        let paths = self.armed.paths(note.watch);
-        for path in paths {
-            match &note.name {
-                Some(name) => self.take_name(beneath::join(&path, name), note, tell),
-                None if self.armed.is_file(&path) => self.mark(path, Mark { seen: true, ..Mark::default() }),
-                None => {
-                    let whole = note.mask != mask::ATTRIB | mask::ISDIR;
-                    self.mark(path, Mark { whole, arm: true, seen: true, ..Mark::default() });
-                }
-            }
-        }
-        if note.mask & (mask::IGNORED | mask::UNMOUNT) != 0 {
-            self.armed.ended(note.watch);
-            // That is why the kernel does not list it.
-            if let Some((doubted, _)) = &mut self.doubted {
-                doubted.remove(&note.watch);
-            }
-        }
-    }
-
-    fn take_name(&mut self, path: Vec<u8>, note: &Note, tell: &mut dyn FnMut(Event)) {
-        if self.roots.of(&path).is_none() {
-            return;
-        }
-        let has = |bits| note.mask & bits != 0;
-        let is_directory = has(mask::ISDIR);
-        let is_ours = canary::is_one(&path) && is_directory && self.proofs.saw(&path, note.mask, tell);
-        let (made, entered) = (has(mask::CREATE), has(mask::MOVED_TO));
-        // What could not be seen may be seen now; a root may be of another type.
-        let arm = self.roots.begins_at(&path) || self.coverage.has(&path);
-        let whole = arm || (is_directory && (made || entered || has(mask::MOVED_FROM)));
-        let touched = !is_directory || !has(mask::CREATE | mask::DELETE);
-        let mut mark = Mark { whole, arm, came: made, went: false, seen: true, touched };
-        if is_directory && (made || entered) && !is_ours {
-            let failed = self.armed.arm(&self.roots, &path);
-            self.failed.extend(failed);
-        }
-        if has(mask::MOVED_FROM) {
-            self.halves.insert(note.cookie, path.clone());
-        } else if entered {
-            mark.came = self.moved_from(note.cookie);
-        }
-        self.mark(path, mark);
-    }
-
-    /// Joins the second half of a move to its first. Whether what was moved is new: it came from where nothing is watched,
-    /// or had only just come there.
-    fn moved_from(&mut self, cookie: u32) -> bool {
-        let first = self.halves.remove(&cookie).and_then(|from| self.dirty.get_mut(&from));
-        first.is_none_or(|mark| {
-            mark.went = true;
-            mark.came
-        })
-    }
-
     /// Events were lost: all is compared anew.
     pub(super) fn lost(&mut self, cause: Cause, tell: &mut dyn FnMut(Event)) {
         if self.gap.is_none() {
@@ -219,12 +210,13 @@ impl Reconciler {
         }
         self.proofs.lost();
         self.doubted = None;
-        self.mark_all(Source::Repair);
+        self.halves.clear();
+        self.repair = true;
     }
 
     /// Some mount changed: what it concerns is looked at again.
     pub(super) fn mounts_changed(&mut self, tell: &mut dyn FnMut(Event)) {
-        for (places, path, change) in self.look_at_mounts() {
+        for (places, path, change) in self.look_at_mounts(tell) {
             let files_changed = !matches!(change, super::MountChange::Remounted { .. });
             match places.as_slice() {
                 [place] => tell(Event::MountChanged { path: place.clone(), change }),
@@ -238,18 +230,18 @@ impl Reconciler {
         self.proves = true;
     }
 
-    fn look_at_mounts(&mut self) -> Vec<(Vec<Vec<u8>>, Vec<u8>, super::MountChange)> {
-        let changes = self.proofs.look(&self.roots);
+    fn look_at_mounts(&mut self, tell: &mut dyn FnMut(Event)) -> Vec<(Vec<Vec<u8>>, Vec<u8>, super::MountChange)> {
+        let changes = self.proofs.look(&self.roots, tell);
         self.witness.is_partial = self.proofs.hides_processes();
         changes
     }
 
     /// Has what such a comparison is of looked at by the next [`Self::reconcile`].
     pub(super) fn compare(&mut self, source: Source, tell: &mut dyn FnMut(Event)) {
+        let source = if source == Source::Poll && self.owed { Source::Schedule } else { source };
         if source == Source::Poll {
             self.source = self.source.max_of(source);
-            let polled = self.coverage.unwatched().chain(self.proofs.polled().map(|(path, _)| path));
-            let polled: Vec<Vec<u8>> = polled.cloned().collect();
+            let polled: Vec<Vec<u8>> = self.polled_trees().map(<[u8]>::to_vec).collect();
             polled.into_iter().for_each(|path| self.mark(path, Mark::ALL));
             return;
         }
@@ -265,7 +257,9 @@ impl Reconciler {
 
     fn mark_all(&mut self, source: Source) {
         self.source = self.source.max_of(source);
-        self.halves.clear();
+        self.owed = false;
+        self.repair = false;
+        self.forget_halves();
         // Who looks a last time watches nothing any more.
         let mark = Mark { arm: source != Source::End, ..Mark::ALL };
         for (root, _) in self.roots.clone().iter() {
@@ -274,26 +268,42 @@ impl Reconciler {
     }
 
     fn mark(&mut self, path: Vec<u8>, mark: Mark) {
-        if self.roots.of(&path).is_some() {
-            self.dirty.add(path, mark);
+        if !self.roots.reaches(&path) {
+            return;
+        }
+        self.noted = true;
+        self.dirty.add(path, mark);
+        if self.dirty.weight() > MARKS {
+            self.dirty.collapse(&self.roots);
+            self.tally.collapsed += 1;
         }
     }
 
     /// When [`Self::tick`] has something to do.
     pub(super) fn next(&self) -> Option<Instant> {
         let doubted = self.doubted.as_ref().map(|(_, due)| *due);
-        [self.hot.next(), self.proofs.next(), doubted].into_iter().flatten().min()
+        [self.hot.next(), self.later.next(), self.proofs.next(), doubted].into_iter().flatten().min()
     }
 
     /// What is due by now, while no event waits. Whether anything is to be looked at.
     pub(super) fn tick(&mut self, now: Instant, tell: &mut dyn FnMut(Event)) -> bool {
-        self.proofs.expire(now, tell);
+        self.proofs.expire(now, self.armed.has_waiting(), tell);
         let rested = self.hot.rested(now);
         let mut any = !rested.is_empty();
         self.dirty.append(rested);
+        any |= self.read_on(now);
         if let Some((doubted, _)) = self.doubted.take_if(|(_, due)| *due <= now) {
             any |= self.repair(&doubted, tell);
         }
+        any
+    }
+
+    /// Reads on in files that are too large to be read while others wait. Whether anything is to be looked at.
+    pub(super) fn read_on(&mut self, now: Instant) -> bool {
+        let mut marks = self.later.overdue(now);
+        marks.append(self.later.read(&self.roots, &self.view, self.options.share, now));
+        let any = !marks.is_empty();
+        self.dirty.append(marks);
         any
     }
 
@@ -313,54 +323,27 @@ impl Reconciler {
         !lost.is_empty()
     }
 
+    /// How many large files wait to be read.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.later.len()
+    }
+
+    /// As if it were so late, to what is kept back.
+    #[cfg(test)]
+    pub(super) fn is_overdue(&mut self, now: Instant) {
+        self.dirty.append(self.later.overdue(now));
+    }
+
     /// As if reading a file had taken so long.
     #[cfg(test)]
     pub(super) fn is_slow(&mut self, path: &crate::view::Path, took: Duration, now: Instant) {
-        self.hot.read(path, took, now);
+        let inode = self.view.entries.get(path).and_then(|print| print.inode);
+        self.hot.read(path, inode.map(|inode| (inode.device, inode.number)), took, now);
     }
 
     /// What rests is to be looked at all the same.
     pub(super) fn wake_all(&mut self) {
         self.hot.wake(&mut self.dirty);
-    }
-
-    /// What the ledger says of all this.
-    pub(super) fn write(&mut self, ledger: &mut Ledger) {
-        self.tally.write(&self.view, ledger);
-        ledger.inotify = self.armed.has_inotify();
-        (ledger.watched, ledger.budget) = (self.armed.len(), self.armed.most());
-        ledger.gap_since = self.gap.map(|(_, start)| start);
-        ledger.hot = self.hot.resting.len();
-        ledger.hidden_processes = self.witness.hidden;
-        let (covered, proven) = (self.coverage.is_fresh(), self.proofs.is_fresh());
-        if covered || proven {
-            self.write_lists(ledger);
-        }
-    }
-
-    /// What takes longer to write, and changes less often.
-    pub(super) fn write_lists(&self, ledger: &mut Ledger) {
-        ledger.mounts = self.proofs.list();
-        ledger.polled = self.coverage.unwatched().count() + self.proofs.polled().count();
-        let all = || self.coverage.iter().chain(self.proofs.polled());
-        ledger.uncovered = all().take(LISTED).map(|(path, why)| (path.clone(), why)).collect();
-        ledger.reasons.clear();
-        all().for_each(|(_, why)| *ledger.reasons.entry(reason(why)).or_default() += 1);
-    }
-}
-
-impl Source {
-    /// Of two reasons for one look the one that says more.
-    fn max_of(self, other: Self) -> Self {
-        let weight = |source| match source {
-            Self::Event => 0,
-            Self::Poll => 1,
-            Self::Schedule => 2,
-            Self::Full => 3,
-            Self::End => 4,
-            Self::Repair => 5,
-            Self::Start => 6,
-        };
-        if weight(other) >= weight(self) { other } else { self }
     }
 }

@@ -11,6 +11,7 @@ use rustix::fs::inotify::{self, CreateFlags};
 use rustix::io::Errno;
 
 use super::reader::Note;
+use crate::fingerprint::Deadline;
 use crate::ledger::Ledger;
 
 /// What the comparison is told.
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     /// Records did not fit, or could not be read.
     pub(super) lost: AtomicBool,
     ledger: Mutex<Ledger>,
+    /// When all must have ended.
+    pub(super) deadline: Deadline,
 }
 
 impl Shared {
@@ -56,9 +59,16 @@ impl Shared {
             high_water: AtomicUsize::new(0),
             lost: AtomicBool::new(false),
             ledger: Mutex::default(),
+            deadline: Deadline::default(),
         };
         let _ = shared.make_inotify();
         Ok(shared)
+    }
+
+    /// As if this were what was made.
+    #[cfg(test)]
+    pub(super) fn of(inotify: OwnedFd) -> Self {
+        Self { inotify: OnceLock::from(Arc::new(inotify)), ..Self::new().unwrap() }
     }
 
     pub(super) fn inotify(&self) -> Option<&Arc<OwnedFd>> {

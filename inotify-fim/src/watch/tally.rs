@@ -15,11 +15,13 @@ pub(super) struct Tally {
     /// Roots that were learned.
     learned: BTreeSet<Vec<u8>>,
     pub(super) excluded: u64,
+    pub(super) excluded_transients: u64,
     compared: BTreeMap<Source, SystemTime>,
     gaps: u64,
     overflows: u64,
     pub(super) clock_jumps: u64,
     pub(super) repaired: u64,
+    pub(super) collapsed: u64,
 }
 
 impl Tally {
@@ -65,9 +67,10 @@ impl Tally {
         };
         ledger.roots = self.entries.iter().map(root).collect();
         ledger.entries = view.entries.len();
-        ledger.excluded = self.excluded;
+        (ledger.excluded, ledger.excluded_transients) = (self.excluded, self.excluded_transients);
         ledger.compared.clone_from(&self.compared);
         (ledger.gaps, ledger.overflows) = (self.gaps, self.overflows);
+        ledger.collapsed = self.collapsed;
         (ledger.clock_jumps, ledger.repaired) = (self.clock_jumps, self.repaired);
     }
 }

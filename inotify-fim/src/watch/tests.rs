@@ -6,5 +6,7 @@ mod running;
 mod loss;
 mod moves;
 mod writes;
+mod large;
+mod limits;
 mod mounts;
 mod properties;

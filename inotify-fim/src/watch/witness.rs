@@ -12,6 +12,9 @@ use crate::suspects::{self, Certainty, File, Suspect};
 /// At most one walk over all processes in this time, and none before four times as long as the last took.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// A walk ends after this.
+const LONGEST: Duration = Duration::from_millis(20);
+
 /// So many files of a batch are looked for.
 const BATCH: usize = 64;
 
@@ -50,7 +53,8 @@ impl Witness {
         if names.is_empty() {
             return;
         }
-        let walk = suspects::walk(&names.iter().map(|(_, file)| *file).collect::<HashSet<_>>());
+        let files: HashSet<File> = names.iter().map(|(_, file)| *file).collect();
+        let walk = suspects::walk(&files, LONGEST);
         self.next = Some(Instant::now() + (now.elapsed() * 4).max(PAUSE));
         self.hidden = Some(walk.hidden);
         self.names.extend(names);

@@ -430,3 +430,41 @@ fn f07_b21_nesting_10_000_deep_is_walked_or_said_to_be_too_much() {
     assert!(few.view.entries.len() < 5000, "long paths take what there is for many short ones: {}", few.view.entries.len());
     assert_eq!(few.uncovered.into_values().collect::<Vec<_>>(), [Uncovered::TooMany]);
 }
+
+/// Where the system gives no more threads (a limit of processes), the one that is there does it all.
+#[test]
+fn without_more_threads_one_looks_at_everything() {
+    const STACK: &str = "RUST_MIN_STACK";
+    if std::env::var_os(STACK).is_none_or(|stack| stack != "70368744177664") {
+        // No thread gets a stack of 64 TiB. The test itself runs on the first thread.
+        let name = "scan::tests::hostile::without_more_threads_one_looks_at_everything";
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = again.args(["--exact", name, "--test-threads=1"]).env(STACK, "70368744177664").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+    }
+    assert!(thread::Builder::new().spawn(|| ()).is_err());
+    let folder = tempfile::tempdir().unwrap();
+    (0..100).for_each(|n| fs::create_dir(folder.path().join(n.to_string())).unwrap());
+    assert_eq!(look(folder.path(), &Options { threads: 4, ..Options::default() }).view.entries.len(), 101);
+}
+
+#[test]
+fn what_is_of_high_priority_has_its_part_of_what_may_be_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for (name, count) in [("high", 50), ("low", 200)] {
+        fs::create_dir(at(name)).unwrap();
+        (0..count).for_each(|n| fs::write(at(name).join(n.to_string()), "").unwrap());
+    }
+    let high = How { priority: 9, ..How::default() };
+    for threads in [1, 4] {
+        for name in ["high", "low"] {
+            let other = if name == "high" { "low" } else { "high" };
+            let roots = Roots::new([(bytes(&at(name)), high.clone()), (bytes(&at(other)), How::default())]);
+            let found = scan(&roots, &View::default(), &Options { most: 100, threads, ..Options::default() });
+            let high = found.view.tree(&bytes(&at(name))).count();
+            assert_eq!(high, if name == "high" { 51 } else { 101 }, "{name} {threads}");
+        }
+    }
+}

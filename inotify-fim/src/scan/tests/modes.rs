@@ -230,9 +230,10 @@ fn reading_nothing_or_all_is_told_by_the_hashes() {
     assert_eq!(compare(&image, &glance), [], "size and time are the same");
     assert_eq!(look(&known, Read::Nothing), known, "what is proved to be unchanged keeps its hash");
     fs::write(tree.at("longer"), "and longer").unwrap();
+    // The image knows whole seconds only, so that its time may be the same still.
     let found = compare(&image, &look(&image, Read::Nothing));
     assert_eq!((found.len(), &found[0].change), (1, &Change::Modified));
-    assert_eq!(found[0].attributes(), [Attribute::Size, Attribute::Mtime]);
+    assert!(found[0].attributes().contains(&Attribute::Size));
     // A change that the kernel does not tell of: here one that was planted in the earlier view.
     let mut forged = known.clone();
     let print = forged.entries.get_mut(bytes(&tree.at("same")).as_slice()).unwrap();

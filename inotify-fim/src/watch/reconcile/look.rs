@@ -5,49 +5,68 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::{Looked, Reconciler};
+use rustix::fs::Statx;
+use rustix::io::Errno;
+
+use super::{EAGER, Looked, Reconciler};
 use crate::beneath;
-use crate::fingerprint::{self, Device, Fingerprint, Kind};
-use crate::scan::{self, Place, Read, Scan};
-use crate::view::{Difference, Path, View};
+use crate::fingerprint::{self, ATTEMPTS, Budget, Device, Fingerprint, Kind, Means};
+use crate::scan::{self, Place, Read, Scan, Uncovered};
+use crate::view::{Difference, Path, View, is_alike};
 use crate::watch::event::{Event, Source};
 use crate::watch::marks::{Mark, Marks};
+use crate::watch::names::linked;
+use crate::watch::ways;
+
+/// Octets that one look reads for which events are the reason. Larger files are read later.
+pub(super) const BUDGET: u64 = 64 << 20;
+
+/// So many times as much, what a comparison reads that nobody must wait for: not the first, a full one or the last.
+const COMPARISON: u64 = 8;
 
 impl Reconciler {
     /// Looks at all that is marked, tells what changed, and takes that for what is there now. Gives what it was for.
     pub(crate) fn reconcile(&mut self, tell: &mut dyn FnMut(Event)) -> Looked {
         let (start, began) = (Instant::now(), SystemTime::now());
+        self.forget_halves();
+        self.eager = EAGER;
         self.dirty.add_roots_inside(&self.roots);
         self.let_rest(start);
-        let dirty = std::mem::take(&mut self.dirty);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let waited = self.later.take(&mut dirty);
         let source = std::mem::replace(&mut self.source, Source::Event);
+        self.owed |= dirty.is_doubtful() && matches!(source, Source::Event | Source::Poll);
         let gap = self.gap;
-        self.halves.clear();
-        let places = dirty.places(&self.roots);
-        let (mut old, mut scan) = self.scan(&places, &dirty, source);
+        self.doubt_written(&dirty);
+        let mut places = dirty.places(&self.roots);
+        let (mut old, mut scan) = self.scan(&mut places, &dirty, source);
         self.learn(&mut old, &mut scan, tell);
+        self.hold(&dirty, &waited, &mut old, &mut scan, source);
         self.tell_transient(&dirty, &old, &scan.view, tell);
         let found = self.tell_changed(&dirty, &old, &scan.view, source, tell);
+        self.tell_hashes(&waited, &old, &scan.view, tell);
         let fresh = self.take_over(&old, scan.view, &scan.slow);
         for place in &places {
             self.keep(&place.path);
-            self.coverage.cover(place, &scan.uncovered, tell);
+            if !scan.cut {
+                self.coverage.cover(place, &scan.uncovered, tell);
+            }
         }
         self.watch_files(fresh);
-        let mut last = Vec::new();
+        let (complete, mut last) = (!scan.cut, Vec::new());
         if source != Source::Event {
             self.after(source, began, scan.excluded);
             let (entries, watched) = (self.view.entries.len(), self.armed.len());
-            last.push(Event::Compared { source, entries, watched, found, took: start.elapsed() });
+            last.push(Event::Compared { source, entries, watched, found, took: start.elapsed(), complete });
         }
-        if let Some((cause, start)) = gap {
+        if let Some((cause, start)) = gap.filter(|_| complete && self.repairs(source)) {
             self.gap = None;
             last.push(Event::GapClosed { cause, start, end: SystemTime::now(), found });
         }
         if std::mem::take(&mut self.proves) {
             self.proofs.begin(&self.roots, &self.armed, Instant::now(), tell);
         }
-        Looked { source, last }
+        Looked { source, complete, last }
     }
 
     /// Leaves marks of files that rest for later, as long as there is a file.
@@ -56,45 +75,65 @@ impl Reconciler {
             return;
         }
         let (hot, roots) = (&self.hot, &self.roots);
-        let is_file = |path: &[u8]| {
+        let rests = |path: &[u8]| {
             let stat = roots.of(path).and_then(|(root, _)| fingerprint::stat(beneath::point_at(root, path).ok()?.as_fd()).ok());
-            stat.is_some_and(|stat| fingerprint::kind(&stat) == Kind::File)
+            let file = stat.filter(|stat| fingerprint::kind(stat) == Kind::File);
+            let which = |stat: Statx| (Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor }, stat.stx_ino);
+            file.is_some_and(|stat| hot.rests(path, Some(which(stat)), now))
         };
-        let resting = self.dirty.take(|path, mark| !mark.whole && hot.rests(path, now) && is_file(path));
+        let resting = self.dirty.take(|path, mark| !mark.whole && hot.has(path) && rests(path));
         self.hot.resting.append(resting);
     }
 
     /// What was at these places, out of the view, and what is there now; both with all that changed along with it.
-    fn scan(&mut self, places: &[Place], dirty: &Marks, source: Source) -> (View, Scan) {
+    /// The places of those are added.
+    fn scan(&mut self, places: &mut Vec<Place>, dirty: &Marks, source: Source) -> (View, Scan) {
         let read = if source == Source::Full { Read::All } else { self.options.read };
         let options = scan::Options { read, ..self.options };
-        let mut scan = self.arm_and_scan(places, dirty, &options);
+        let unwatched = self.arm_ways(places, dirty);
+        let means = self.means(source);
+        let mut scan = self.arm_and_scan(places, dirty, &options, &means);
+        self.fail(unwatched);
         for (path, why) in self.failed.drain(..) {
             scan.uncovered.entry(path).or_insert(why);
         }
         let mut old = View::default();
-        for place in places {
+        for place in &*places {
             old.entries.extend(self.take_old(place, &scan.view));
         }
-        self.same_inodes(&mut old, &mut scan);
+        let written = written(dirty, &old, &scan.view);
+        let mut more = self.same_inodes(&written, &mut old, &mut scan, &means);
         let links = self.links.concerned(&old, &scan.view).into_iter();
         let links: Vec<Path> = links.filter(|path| self.view.entries.contains_key(path)).collect();
-        self.also(&links, &mut old, &mut scan);
+        self.also(&links, &written, &mut old, &mut scan, &means);
         scan.carry(&old);
+        // What a root needs to be watched was not looked at.
+        more.extend(links);
+        let more = more.into_iter().filter(|path| !self.roots.begins_at(path));
+        places.extend(more.map(|path| Place { path: path.to_vec(), whole: false }));
         (old, scan)
+    }
+
+    /// What one look may read.
+    fn means(&mut self, source: Source) -> Means {
+        let octets = match source {
+            Source::Event => self.budget,
+            Source::Poll | Source::Schedule | Source::Repair => self.budget.saturating_mul(COMPARISON),
+            Source::Start | Source::Full | Source::End => u64::MAX,
+        };
+        Means { budget: Budget::new(octets, self.deadline.clone()), known: self.later.take_known(), ..Means::default() }
     }
 
     /// Watches what may not be watched yet, and looks. Where everything is looked at and there were watches enough so far,
     /// both at once; if that does not do, the watches go to what stands highest, and all is looked at again.
-    fn arm_and_scan(&mut self, places: &[Place], dirty: &Marks, options: &scan::Options) -> Scan {
+    fn arm_and_scan(&mut self, places: &[Place], dirty: &Marks, options: &scan::Options, means: &Means) -> Scan {
         let arms = |place: &&Place| dirty.get(&place.path).is_some_and(|mark| mark.arm);
-        places.iter().filter(arms).for_each(|place| self.arm_parent(&place.path));
         let is_all = places.iter().all(|place| place.whole && arms(&place));
         if is_all && self.coverage.unwatched().next().is_none() && self.failed.is_empty() {
             let tops: Vec<&Place> = places.iter().filter(|place| self.armed.arm_top(&self.roots, &place.path)).collect();
             let along = self.armed.along();
             let enter = |path: &[u8], directory: &OwnedFd| along.enter(path, directory);
-            let scan = scan::run_and(&self.roots, places.iter().cloned(), &self.view, options, &enter);
+            let scan = scan::run_and(&self.roots, places.iter().cloned(), &self.view, options, means, &enter);
             let made = along.end();
             let failed = made.failed;
             self.armed.take_over(made);
@@ -104,18 +143,41 @@ impl Reconciler {
             tops.iter().for_each(|top| self.armed.end(&top.path));
         }
         for place in places.iter().filter(arms) {
-            let failed = self.armed.arm(&self.roots, &place.path);
-            self.failed.extend(failed);
+            let failed = self.armed.arm(&self.roots, &place.path, place.whole);
+            self.fail(failed);
         }
-        scan::run(&self.roots, places.iter().cloned(), &self.view, options)
+        scan::run_and(&self.roots, places.iter().cloned(), &self.view, options, means, &|_, _| ())
     }
 
-    /// Watches the directory that a root stands in, where its own coming and going is told.
-    fn arm_parent(&mut self, path: &[u8]) {
-        if let Some((parent, _)) = beneath::split(path).filter(|_| self.roots.begins_at(path)) {
-            // A root whose parent cannot be watched is still compared on schedule.
-            let _ = self.armed.arm_parent(parent, path);
+    /// Watches the ways to the roots among these places. Gives those that are one file, which nothing else would watch, where
+    /// that cannot be done.
+    fn arm_ways(&mut self, places: &[Place], dirty: &Marks) -> Vec<(Vec<u8>, Uncovered)> {
+        let arms = |place: &&Place| dirty.get(&place.path).is_some_and(|mark| mark.arm || mark.seen);
+        let roots: Vec<&[u8]> =
+            places.iter().filter(arms).map(|place| &*place.path).filter(|path| self.roots.begins_at(path)).collect();
+        roots.into_iter().filter(|root| !self.arm_way(root)).map(|root| (root.to_vec(), Uncovered::NoWatch)).collect()
+    }
+
+    /// Watches the way to a root, so that its swap is told. Whether that is all that a root that is no directory needs.
+    fn arm_way(&mut self, root: &[u8]) -> bool {
+        let is_file = beneath::open(root, root).is_err_and(|error| error == Errno::NOTDIR);
+        let mut way = ways::follow(root);
+        for _ in 0..ATTEMPTS {
+            let armed = self.armed.arm_way(&way, is_file);
+            for directory in self.ways.set(root, &way) {
+                let is_needed = self.view.entries.get(directory.as_slice()).is_some_and(|print| print.kind == Kind::Directory);
+                if !is_needed {
+                    self.armed.end(&directory);
+                }
+            }
+            // What was swapped before it was watched is told by nobody.
+            let now = ways::follow(root);
+            if now == way {
+                return armed.is_ok() || !is_file;
+            }
+            way = now;
         }
+        !is_file
     }
 
     /// What was there, out of the view. If it is no directory now, all that was below it is gone too.
@@ -127,30 +189,31 @@ impl Reconciler {
         self.view.entries.remove_entry(place.path.as_slice()).into_iter().collect()
     }
 
-    /// An event names one of a file's names. The others changed with it.
-    fn same_inodes(&mut self, old: &mut View, scan: &mut Scan) {
-        let several = |view: &View| view.entries.values().filter_map(|print| linked(print)).collect::<HashSet<_>>();
-        let inodes: HashSet<_> = several(old).union(&several(&scan.view)).copied().collect();
-        if inodes.is_empty() {
-            return;
-        }
-        let is_other = |print: &Fingerprint| print.inode.is_some_and(|inode| inodes.contains(&(inode.device, inode.number)));
-        let others: Vec<Path> =
-            self.view.entries.iter().filter(|(_, print)| is_other(print)).map(|(path, _)| path.clone()).collect();
-        self.also(&others, old, scan);
+    /// An event names one of a file's names. The others changed with it; gives them.
+    fn same_inodes(&mut self, written: &HashSet<(Device, u64)>, old: &mut View, scan: &mut Scan, means: &Means) -> Vec<Path> {
+        let others = self.names.others(&self.view, old, &scan.view);
+        self.also(&others, written, old, scan, means);
+        others
     }
 
-    /// Looks at more paths that no event named.
-    fn also(&mut self, others: &[Path], old: &mut View, scan: &mut Scan) {
+    /// Looks at more paths that no event named; those of files that were written are read.
+    fn also(&mut self, others: &[Path], written: &HashSet<(Device, u64)>, old: &mut View, scan: &mut Scan, means: &Means) {
         if others.is_empty() {
             return;
         }
+        for path in others {
+            if let Some(print) = self.view.entries.get_mut(path).filter(|print| is_of(print, written)) {
+                doubt(print);
+            }
+        }
         let places = others.iter().map(|path| Place { path: path.to_vec(), whole: false });
-        let mut more = scan::run(&self.roots, places, &self.view, &self.options);
+        let mut more = scan::run_and(&self.roots, places, &self.view, &self.options, means, &|_, _| ());
         old.entries.extend(others.iter().filter_map(|path| self.view.entries.remove_entry(path)));
         scan.view.entries.extend(more.view.entries);
         scan.uncovered.append(&mut more.uncovered);
         scan.slow.append(&mut more.slow);
+        scan.unread.append(&mut more.unread);
+        scan.cut |= more.cut;
     }
 
     /// What is found at the first look in a root of which the baseline says nothing was there before.
@@ -163,12 +226,38 @@ impl Reconciler {
         }
     }
 
-    fn tell_transient(&self, dirty: &Marks, old: &View, new: &View, tell: &mut dyn FnMut(Event)) {
-        let is_nowhere = |path: &[u8]| !old.entries.contains_key(path) && !new.entries.contains_key(path);
-        let excluded = |path: &[u8]| self.roots.of(path).is_some_and(|(_, how)| how.excludes(path));
-        let came = dirty.iter().filter(|(path, mark)| mark.came && !mark.went && is_nowhere(path));
-        for (path, _) in came.filter(|(path, _)| !excluded(path) && !dirty.is_canary(path)) {
-            tell(Event::Transient { path: path.clone(), suspects: self.witness.of(path, None) });
+    /// What came and went, unless something else is told of its path, or it would have been left out.
+    fn tell_transient(&mut self, dirty: &Marks, old: &View, new: &View, tell: &mut dyn FnMut(Event)) {
+        let marked = dirty.iter().filter(|(path, mark)| (mark.came || mark.vanished) && !dirty.is_canary(path));
+        for (path, mark) in marked.filter(|(path, _)| !self.later.contains(path)) {
+            let is_left_out = self.roots.of(path).is_some_and(|(_, how)| {
+                mark.file && how.leaves_out(how.excludes(path), Kind::File, 0) || how.excludes_folder(path)
+            });
+            let is_gone = match (old.entries.get(path.as_slice()), new.entries.get(path.as_slice())) {
+                (None, None) => !is_left_out || mark.vanished || !self.exists(path),
+                // What was there before is back, and nothing tells that another file was there meanwhile.
+                (Some(was), Some(is)) => (mark.vanished || mark.passed) && is_alike(was, is),
+                _ => false,
+            };
+            if is_gone && is_left_out && !mark.runs {
+                self.tally.excluded_transients += 1;
+            } else if is_gone {
+                tell(Event::Transient { path: path.clone(), suspects: self.witness.of(path, None) });
+            }
+        }
+    }
+
+    fn exists(&self, path: &[u8]) -> bool {
+        self.roots.of(path).is_some_and(|(root, _)| beneath::point_at(root, path).is_ok())
+    }
+
+    /// What was written is read again, whatever its times say: a write through a mapping that is kept need not change them,
+    /// nor on some file systems the second within two seconds.
+    fn doubt_written(&mut self, dirty: &Marks) {
+        for (path, _) in dirty.iter().filter(|(_, mark)| mark.written) {
+            if let Some(print) = self.view.entries.get_mut(path.as_slice()) {
+                doubt(print);
+            }
         }
     }
 
@@ -188,7 +277,7 @@ impl Reconciler {
         count
     }
 
-    fn suspects(&self, difference: &Difference) -> Vec<super::super::Suspect> {
+    pub(super) fn suspects(&self, difference: &Difference) -> Vec<super::super::Suspect> {
         let prints = [&difference.old, &difference.new].into_iter().flatten();
         self.witness.of(&difference.path, prints.filter(|print| print.kind == Kind::File).filter_map(|print| print.inode))
     }
@@ -222,12 +311,17 @@ impl Reconciler {
         self.tally.subtract(&self.roots, old);
         self.tally.add(&self.roots, &new);
         let now = Instant::now();
-        slow.iter().for_each(|(path, took)| self.hot.read(path, *took, now));
+        for (path, took) in slow {
+            let inode = new.entries.get(path).and_then(|print| print.inode);
+            self.hot.read(path, inode.map(|inode| (inode.device, inode.number)), *took, now);
+        }
         for (path, print) in &old.entries {
             self.links.replace(path, Some(print), None);
+            self.names.replace(path, Some(print), None);
         }
         for (path, print) in &new.entries {
             self.links.replace(path, None, Some(print));
+            self.names.replace(path, None, Some(print));
         }
         let files = new
             .entries
@@ -250,7 +344,8 @@ impl Reconciler {
     /// Ends watches at a place that are not needed any more.
     fn keep(&mut self, place: &[u8]) {
         let print = |path: &[u8]| self.view.entries.get(path);
-        let is_directory = |path: &[u8]| print(path).is_some_and(|print| print.kind == Kind::Directory);
+        let ways = &self.ways;
+        let is_directory = |path: &[u8]| print(path).is_some_and(|print| print.kind == Kind::Directory) || ways.has(path);
         let proofs = &self.proofs;
         let is_file = |path: &[u8]| print(path).is_some_and(|print| linked(print).is_some() || proofs.is_file(path));
         self.armed.keep(place, is_directory, is_file);
@@ -276,6 +371,22 @@ fn is_still(root: &[u8], path: &[u8], print: &Fingerprint) -> bool {
         .is_some_and(|(stat, changed)| (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec) == (changed.seconds, changed.nanos))
 }
 
-fn linked(print: &Fingerprint) -> Option<(Device, u64)> {
-    print.inode.filter(|inode| inode.links > 1).map(|inode| (inode.device, inode.number))
+/// The times of a file, and of what it leads to, are no proof any more that nothing changed.
+fn doubt(print: &mut Arc<Fingerprint>) {
+    let print = Arc::make_mut(print);
+    let inodes = [print.inode.as_mut(), print.leads_to.as_mut().and_then(|end| end.inode.as_mut())];
+    inodes.into_iter().flatten().for_each(|inode| inode.changed = None);
+}
+
+/// The files that events say were written.
+fn written(dirty: &Marks, old: &View, new: &View) -> HashSet<(Device, u64)> {
+    let prints = |path: &Vec<u8>| [old, new].into_iter().filter_map(|view| view.entries.get(path.as_slice())?.inode).collect();
+    let written = dirty.iter().filter(|(_, mark)| mark.written).flat_map(|(path, _)| -> Vec<_> { prints(path) });
+    written.map(|inode| (inode.device, inode.number)).collect()
+}
+
+/// Whether it is one of these files, or leads to one.
+fn is_of(print: &Fingerprint, files: &HashSet<(Device, u64)>) -> bool {
+    let inodes = [print.inode, print.leads_to.as_ref().and_then(|end| end.inode)];
+    inodes.into_iter().flatten().any(|inode| files.contains(&(inode.device, inode.number)))
 }

@@ -38,26 +38,27 @@ fn a01_a02_a16_a_full_queue_is_a_gap_that_ends_with_a_full_comparison() {
 
 #[test]
 fn a07_directories_beyond_the_limit_of_watches_are_compared_and_said_to_be() {
-    let script = "echo 5 > /proc/sys/user/max_inotify_watches";
+    let script = "echo 15 > /proc/sys/user/max_inotify_watches";
     if !is_inside(module_path!(), "a07_directories_beyond_the_limit_of_watches_are_compared_and_said_to_be", script) {
         return;
     }
     let mut world = World::new();
+    // Those above are watched, and the root.
+    let lost = 20 - (15 - world.above() - 1);
     for n in 0..20 {
         fs::create_dir(world.at(&n.to_string())).unwrap();
         fs::write(world.at(&format!("{n}/file")), "").unwrap();
     }
     world.drain();
     let unwatched = |event: &&Event| matches!(event, Event::CoverageLost { why: Uncovered::NoWatch, .. });
-    // One watch is the parent's, one the root's.
-    assert_eq!(world.events.iter().filter(unwatched).count(), 17);
+    assert_eq!(world.events.iter().filter(unwatched).count(), lost);
     let changed = |event: &&Event| matches!(event, Event::Changed { .. });
     assert_eq!(world.events.iter().filter(changed).count(), 40);
     world.events.clear();
     (0..20).for_each(|n| fs::write(world.at(&format!("{n}/file")), "later").unwrap());
     world.reconciler.compare(Source::Poll, &mut |_| {});
     world.reconcile();
-    assert_eq!(world.events.iter().filter(changed).count(), 17, "those without a watch");
+    assert_eq!(world.events.iter().filter(changed).count(), lost, "those without a watch");
     world.drain();
     assert_eq!(world.events.iter().filter(changed).count(), 20);
     assert_eq!(world.events.iter().filter(unwatched).count(), 0, "each is told once");
@@ -119,11 +120,12 @@ fn tree(root: &std::path::Path) {
 fn a06_a08_a_budget_goes_to_the_top_of_each_tree_and_is_never_exceeded() {
     let mut world = World::with(tree);
     let roots = world.reconciler.roots.clone();
-    world.restart(roots, View::default(), &Options { watches: 15, ..options() });
+    // Those above, the root, its ten directories, and three of the hundred.
+    let budget = world.above() + 14;
+    world.restart(roots, View::default(), &Options { watches: budget, ..options() });
     world.first();
     world.drain();
-    // The parent, the root, its ten directories, and three of the hundred.
-    assert_eq!(world.reconciler.armed.len(), 15);
+    assert_eq!(world.reconciler.armed.len(), budget);
     assert_eq!(names(&world, Uncovered::NoWatch).len(), 97);
     world.events.clear();
     for outer in 0..10 {
@@ -138,10 +140,10 @@ fn a06_a08_a_budget_goes_to_the_top_of_each_tree_and_is_never_exceeded() {
         _ => None,
     });
     assert_eq!(found.collect::<Vec<_>>(), [Source::Poll; 10]);
-    assert_eq!(world.reconciler.armed.len(), 15);
+    assert_eq!(world.reconciler.armed.len(), budget);
     let mut ledger = Ledger::default();
     world.reconciler.write(&mut ledger);
-    assert_eq!((ledger.watched, ledger.budget, ledger.polled), (15, 15, 97));
+    assert_eq!((ledger.watched, ledger.budget, ledger.polled), (budget, budget, 97));
     assert_eq!(ledger.reasons.get("no-watch"), Some(&97));
 }
 
@@ -150,13 +152,13 @@ fn a06_a_tree_of_high_priority_is_watched_before_others() {
     let mut world = World::with(|root| ["a", "z"].iter().for_each(|name| tree(&root.join(name))));
     let roots =
         Roots::new([(bytes(&world.at("a")), How::default()), (bytes(&world.at("z")), How { priority: 1, ..How::default() })]);
-    world.restart(roots, View::default(), &Options { watches: 120, ..options() });
+    world.restart(roots, View::default(), &Options { watches: world.above() + 119, ..options() });
     world.first();
     let lost = names(&world, Uncovered::NoWatch);
     assert!(!lost.is_empty() && lost.iter().all(|name| name.starts_with("a")), "{lost:?}");
     // A whole tree without a watch is told once.
     let roots = world.reconciler.roots.clone();
-    world.restart(roots, View::default(), &Options { watches: 5, ..options() });
+    world.restart(roots, View::default(), &Options { watches: world.above() + 4, ..options() });
     world.events.clear();
     world.first();
     assert_eq!(names(&world, Uncovered::NoWatch).iter().filter(|name| name.starts_with('a')).count(), 1);
@@ -193,9 +195,9 @@ fn a10_an_excluded_tree_costs_no_watch_and_its_replacement_is_seen() {
     let mut world = World::with(|root| tree(&root.join("node_modules")));
     let exclude = globset::GlobSet::builder().add(globset::Glob::new("**/node_modules").unwrap()).build().unwrap();
     let root = bytes(&world.folder.path().join("root"));
-    world.restart(Roots::new([(root, How { exclude, ..How::default() })]), View::default(), &options());
+    world.restart(Roots::new([(root, How { folders: exclude.clone(), exclude, ..How::default() })]), View::default(), &options());
     world.start();
-    assert_eq!(world.reconciler.armed.len(), 2, "the root and its parent");
+    assert_eq!(world.reconciler.armed.len(), world.above() + 1, "the root and those above");
     fs::write(world.at("node_modules/1/1/file"), "changed").unwrap();
     fs::rename(world.at("node_modules"), world.outside("gone")).unwrap();
     fs::write(world.at("node_modules"), "").unwrap();
@@ -275,7 +277,7 @@ fn a15_whoever_is_told_may_wait_and_everything_is_told_later() {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600 + round % 2)).unwrap();
     }
     drop(open);
-    let view = watch.stop();
+    let view = watch.stop(Duration::from_secs(600)).0;
     assert_eq!(view.entries.len(), 1_001);
     let events: Vec<Event> = told.into_iter().collect();
     let created = |event: &&Event| matches!(event, Event::Changed { difference, .. } if difference.change == Change::Created);
@@ -308,4 +310,38 @@ fn g09_watches_that_ended_without_a_word_are_made_anew_and_told() {
     world.events.clear();
     world.reconciler.tick(Instant::now() + Duration::from_secs(2), &mut |event| world.events.push(event));
     assert_eq!(world.events, []);
+}
+
+#[test]
+fn a08_a_root_that_is_one_file_and_has_no_watch_is_said_and_polled() {
+    let mut world = World::with(|root| fs::write(root.join("f"), "one").unwrap());
+    let path = bytes(&world.at("f"));
+    world.restart(Roots::from_iter([path.clone()]), View::default(), &Options { watches: 0, ..options() });
+    world.first();
+    assert!(world.events.contains(&Event::CoverageLost { path: path.clone(), why: Uncovered::NoWatch }), "{:?}", world.events);
+    world.events.clear();
+    fs::write(world.at("f"), "two").unwrap();
+    world.poll();
+    let found = |event: &&Event| matches!(event, Event::Changed { source: Source::Poll, .. });
+    assert_eq!(world.events.iter().filter(found).count(), 1);
+    assert!(!world.events.iter().any(|event| matches!(event, Event::CoverageLost { .. } | Event::CoverageGained { .. })));
+    let mut ledger = Ledger::default();
+    world.reconciler.write(&mut ledger);
+    assert_eq!((ledger.polled, ledger.uncovered), (1, vec![(path, Uncovered::NoWatch)]));
+}
+
+#[test]
+fn what_is_not_seen_at_all_is_listed_before_what_is_excluded() {
+    let mut world = World::with(|root| (0..1_200).for_each(|n| fs::create_dir(root.join(format!("{n}.old"))).unwrap()));
+    let exclude = globset::GlobSet::builder().add(globset::Glob::new("**/*.old").unwrap()).build().unwrap();
+    let root = bytes(&world.folder.path().join("root"));
+    let missing = bytes(&world.at("zzz"));
+    let roots =
+        Roots::new([(root, How { folders: exclude.clone(), exclude, ..How::default() }), (missing.clone(), How::default())]);
+    world.restart(roots, View::default(), &options());
+    world.start();
+    let mut ledger = Ledger::default();
+    world.reconciler.write_lists(&mut ledger);
+    assert_eq!(ledger.uncovered[0], (missing, Uncovered::Unreadable(2)));
+    assert_eq!((ledger.uncovered.len(), ledger.reasons["excluded"], ledger.polled), (1_000, 1_200, 1));
 }

@@ -2,9 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use super::namespace::{is_inside, run};
+use super::namespace::{UNSHARE, has_namespaces, is_inside, not_tested, run};
 use super::world::{World, bytes, options, told};
 use crate::ledger::{Ledger, Polled, Proof, Unverified};
 use crate::roots::Roots;
@@ -263,6 +265,36 @@ fn d22_what_the_kernel_makes_up_is_not_entered() {
 }
 
 #[test]
+fn d17_d18_a_tree_in_another_mount_namespace_is_watched_while_that_lives() {
+    let script = "mkdir /tmp/d17.$$ && mount -t tmpfs none /tmp/d17.$$ && echo /tmp/d17.$$ && read -r line; rmdir /tmp/d17.$$";
+    if !has_namespaces() {
+        return not_tested("d17, d18");
+    }
+    let mut command = Command::new("unshare");
+    command.args(UNSHARE).args(["sh", "-c", script]);
+    let mut other = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(other.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let root = format!("/proc/{}/root{}", other.id(), line.trim());
+    assert!(!line.is_empty() && Path::new(&root).is_dir(), "{root}");
+    let mut world = World::new();
+    world.restart(Roots::from_iter([root.clone().into_bytes()]), View::default(), &options());
+    world.start();
+    fs::write(format!("{root}/f"), "").unwrap();
+    world.drain();
+    let changed = |event: &&Event| matches!(event, Event::Changed { .. });
+    assert_eq!(world.events.iter().filter(changed).count(), 1, "{:?}", world.events);
+    world.events.clear();
+    drop(other.stdin.take());
+    other.wait().unwrap();
+    let _ = fs::remove_dir(line.trim());
+    world.reconciler.compare(Source::Schedule, &mut |_| {});
+    world.drain();
+    let gone = Event::CoverageLost { path: root.into_bytes(), why: Uncovered::Unreadable(2) };
+    assert!(world.events.contains(&gone), "{:?}", world.events);
+}
+
+#[test]
 fn d12_where_no_event_comes_it_is_polled_and_said() {
     let mut world = World::new();
     let now = std::time::Instant::now();
@@ -271,7 +303,16 @@ fn d12_where_no_event_comes_it_is_polled_and_said() {
     while !crate::watch::reader::read(&world.inotify, &mut [0; 4096]).unwrap().is_empty() {}
     world.reconcile();
     world.events.clear();
-    world.reconciler.tick(now + std::time::Duration::from_secs(60), &mut |event| world.events.push(event));
+    let tick = |world: &mut World, seconds| {
+        let now = now + std::time::Duration::from_secs(seconds);
+        world.reconciler.tick(now, &mut |event| world.events.push(event));
+    };
+    tick(&mut world, 10);
+    assert_eq!(world.events, [], "it was not read yet");
+    while !crate::watch::reader::read(&world.inotify, &mut [0; 4096]).unwrap().is_empty() {}
+    tick(&mut world, 60);
+    assert_eq!(world.events, [], "this process may have stood still");
+    tick(&mut world, 120);
     let path = bytes(&world.folder.path().join("root"));
     assert_eq!(world.events, [Event::CoverageLost { path: path.clone(), why: Uncovered::NoEvents }]);
     assert_eq!(world.proof(""), Some(Proof::Polled(Polled::NoEvents)));
@@ -293,8 +334,25 @@ fn g11_proofs_of_other_agents_are_not_told_and_what_only_looks_like_one_is() {
     let mut world = World::new();
     let canary = ".egret-canary-0123456789abcdef";
     fs::create_dir(world.at(canary)).unwrap();
+    world.read();
     fs::remove_dir(world.at(canary)).unwrap();
-    assert_eq!(world.told(), told([]));
+    // Where the file system does not keep when it was made, nobody knows what was done in it before.
+    let has_birth = fs::metadata(world.at("")).unwrap().created().is_ok();
+    let expected = if has_birth { told([]) } else { told([("transient", canary)]) };
+    assert_eq!(world.told(), expected, "it was watched while it was there");
+    for _ in 0..2 {
+        fs::create_dir(world.at(canary)).unwrap();
+        fs::write(world.at(canary).join("payload"), "").unwrap();
+        fs::remove_dir_all(world.at(canary)).unwrap();
+        assert_eq!(world.told(), told([("transient", canary)]), "nobody saw what was in it");
+    }
+    fs::create_dir(world.at(canary)).unwrap();
+    fs::write(world.at(canary).join("payload"), "").unwrap();
+    fs::remove_file(world.at(canary).join("payload")).unwrap();
+    fs::set_permissions(world.at(canary), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    world.read();
+    fs::remove_dir(world.at(canary)).unwrap();
+    assert_eq!(world.told(), told([("transient", canary)]), "it was used before it was watched");
     fs::create_dir(world.at(canary)).unwrap();
     assert_eq!(world.told(), told([("created", canary)]), "it stays");
     fs::write(world.at(canary).join("tool"), "").unwrap();
@@ -311,4 +369,27 @@ fn g11_proofs_of_other_agents_are_not_told_and_what_only_looks_like_one_is() {
     fs::remove_file(world.at(canary).join("tool")).unwrap();
     fs::remove_dir(world.at(canary)).unwrap();
     assert_eq!(world.told(), told([("transient", canary), ("transient", &inside)]), "it was used");
+}
+
+#[test]
+fn d19_where_proc_is_not_mounted_nothing_counts_as_gone() {
+    if !is_inside(module_path!(), "d19_where_proc_is_not_mounted_nothing_counts_as_gone", "true") {
+        return;
+    }
+    let mut world = World::with(|root| {
+        fs::write(root.join("f"), "").unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, root.join("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    });
+    if !mount(&["-t", "tmpfs", "none"], Path::new("/proc")) {
+        return;
+    }
+    for source in [Source::Full, Source::Schedule] {
+        world.reconciler.compare(source, &mut |_| {});
+        world.drain();
+        let gone = |event: &&Event| matches!(event, Event::Changed { difference, .. } if difference.new.is_none());
+        assert_eq!(world.events.iter().find(gone), None);
+        let fifo = Event::CoverageLost { path: bytes(&world.at("fifo")), why: Uncovered::Unreadable(38) };
+        assert!(world.events.contains(&fifo), "{:?}", world.events);
+    }
+    assert_eq!(world.reconciler.view.entries.len(), 3);
 }

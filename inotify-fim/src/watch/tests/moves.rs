@@ -91,7 +91,7 @@ fn b16_a_root_that_is_one_file_is_watched_through_replacements() {
 fn a_root_inside_another_is_looked_at_in_its_own_way() {
     let mut world = World::with(|root| fs::create_dir_all(root.join("deep/logs/old")).unwrap());
     let exclude = globset::GlobSet::builder().add(globset::Glob::new("**/*.tmp").unwrap()).build().unwrap();
-    let quiet = crate::roots::How { exclude, ..Default::default() };
+    let quiet = crate::roots::How { folders: exclude.clone(), exclude, ..Default::default() };
     let whole = (bytes(&world.folder.path().join("root")), crate::roots::How::default());
     let roots = Roots::new([whole, (bytes(&world.at("deep/logs")), quiet)]);
     world.restart(roots, View::default(), &options());
@@ -242,4 +242,65 @@ fn d20_d21_what_cannot_be_read_is_told_and_seen_again_when_it_can() {
     set(&world, "d", 0o700);
     world.drain();
     assert!(world.events.iter().any(|event| matches!(event, Event::CoverageGained { .. })));
+}
+
+#[test]
+fn b05_a_tree_that_is_moved_to_and_fro_is_watched_once_for_each_name() {
+    let mut world = World::with(|root| (0..50).for_each(|n| fs::create_dir_all(root.join(format!("a/{n}"))).unwrap()));
+    for _ in 0..100 {
+        fs::rename(world.at("a"), world.at("b")).unwrap();
+        fs::rename(world.at("b"), world.at("a")).unwrap();
+        world.read();
+    }
+    assert!(crate::watch::reconcile::EAGER - world.reconciler.eager <= 2 * 51);
+    assert_eq!(world.told(), told([]));
+    world.reconciler.eager = 10;
+    fs::rename(world.at("a"), world.at("c")).unwrap();
+    world.read();
+    assert_eq!(world.reconciler.eager, 0, "the look watches the others");
+    assert_eq!(world.told().len(), 51);
+}
+
+#[test]
+fn d14_a_root_that_is_a_link_to_a_file_changes_with_what_it_leads_to() {
+    let mut world = World::with(|root| {
+        for version in ["v1", "v2"] {
+            fs::create_dir(root.join(version)).unwrap();
+            fs::write(root.join(version).join("app.yaml"), version).unwrap();
+        }
+        symlink("v1", root.join("..data")).unwrap();
+        symlink("..data/app.yaml", root.join("app.yaml")).unwrap();
+    });
+    world.restart(Roots::from_iter([bytes(&world.at("app.yaml"))]), View::default(), &options());
+    world.start();
+    symlink("v2", world.at("next")).unwrap();
+    fs::rename(world.at("next"), world.at("..data")).unwrap();
+    assert_eq!(world.told_so_far(), told([("effective", "app.yaml")]));
+    fs::write(world.at("v2/app.yaml"), "three").unwrap();
+    assert_eq!(world.told_so_far(), told([("effective", "app.yaml")]), "watched where it leads now");
+    let armed = world.reconciler.armed.len();
+    fs::write(world.at("v1/app.yaml"), "old").unwrap();
+    assert_eq!((world.told_so_far(), armed), (told([]), world.above() + 2), "and no longer where it led");
+}
+
+#[test]
+fn b16_each_directory_above_a_root_may_be_swapped() {
+    let mut world = World::with(|root| fs::create_dir_all(root.join("a/b/root")).unwrap());
+    world.restart(Roots::from_iter([bytes(&world.at("a/b/root"))]), View::default(), &options());
+    world.start();
+    for name in ["a", "a/b", "a/b/root"] {
+        fs::rename(world.at(name), world.at("gone")).unwrap();
+        world.drain();
+        let root = bytes(&world.at("a/b/root"));
+        assert!(world.events.contains(&Event::CoverageLost { path: root.clone(), why: Uncovered::Unreadable(2) }), "{name}");
+        assert!(world.reconciler.polls(), "it may come back unseen");
+        fs::create_dir_all(world.at("a/b/root")).unwrap();
+        fs::write(world.at("a/b/root/new"), name).unwrap();
+        world.drain();
+        assert!(world.events.contains(&Event::CoverageGained { path: root }), "{name}");
+        world.events.clear();
+        fs::write(world.at("a/b/root/more"), "").unwrap();
+        assert_eq!(world.told_so_far(), told([("created", "a/b/root/more")]), "{name}");
+        fs::remove_dir_all(world.at("gone")).unwrap();
+    }
 }

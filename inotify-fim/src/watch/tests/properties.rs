@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rustix::fs::{CWD, RenameFlags};
 
 use super::world::World;
-use crate::watch::event::Cause;
+use crate::watch::event::{Cause, Source};
 use crate::watch::reader;
 
 /// One thing that somebody does below the root, or that the watch does meanwhile.
@@ -82,22 +82,37 @@ fn change(world: &World, act: &Act) -> std::io::Result<()> {
     }
 }
 
+/// 300 cases, or as many as `PROPTEST_CASES` says.
+fn config() -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_some() { asked } else { ProptestConfig { cases: 300, ..asked } }
+}
+
+/// Plays them, and looks until there is nothing more to see. A name of a file that leaves the tree before it was looked at
+/// changes the number of the file's links without an event that names the file: the next comparison on schedule finds it.
+fn play_all(acts: &[Act]) {
+    let mut world = World::new();
+    acts.iter().for_each(|act| play(&mut world, act));
+    world.drain();
+    world.poll();
+    if acts.iter().any(|act| matches!(act, Act::HardLink(..))) {
+        world.reconciler.compare(Source::Schedule, &mut |_| {});
+    }
+    world.settle();
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     /// Whatever is done, and whenever it is read, the view ends as a fresh scan.
     #[test]
     fn b15_any_sequence_ends_in_the_view_of_a_fresh_scan(acts in proptest::collection::vec(act(3), 1..40)) {
-        let mut world = World::new();
-        acts.iter().for_each(|act| play(&mut world, act));
-        world.settle();
+        play_all(&acts);
     }
 
     /// The same with two names, which are often the same file's.
     #[test]
     fn b15_any_sequence_in_one_directory_does_too(acts in proptest::collection::vec(act(1), 1..40)) {
-        let mut world = World::new();
-        acts.iter().for_each(|act| play(&mut world, act));
-        world.settle();
+        play_all(&acts);
     }
 }

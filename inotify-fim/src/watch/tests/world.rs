@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::fs::inotify::{self, CreateFlags};
 use tempfile::TempDir;
@@ -14,7 +15,7 @@ use crate::fingerprint::{Fingerprint, Kind};
 use crate::roots::Roots;
 use crate::scan;
 use crate::view::{Change, Difference, View, compare};
-use crate::watch::event::Event;
+use crate::watch::event::{Event, Source};
 use crate::watch::reconcile::Reconciler;
 use crate::watch::{Options, reader};
 
@@ -70,13 +71,34 @@ impl World {
 
     /// Reads and compares until nothing is left.
     pub(super) fn drain(&mut self) {
-        while self.read() || self.reconciler.is_dirty() {
-            self.reconcile();
+        loop {
+            while self.read() || self.reconciler.is_dirty() {
+                self.reconcile();
+            }
+            // A file that was changed a moment ago is not read yet.
+            if self.reconciler.waiting() == 0 {
+                return;
+            }
+            self.reconciler.read_on(Instant::now());
+        }
+    }
+
+    /// Compares what is owed, as the next poll would.
+    pub(super) fn poll(&mut self) {
+        if self.reconciler.polls() {
+            self.reconciler.compare(Source::Poll, &mut |event| self.events.push(event));
+            self.drain();
         }
     }
 
     pub(super) fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join("root").join(name)
+    }
+
+    /// How many directories are above the root: each has a watch.
+    pub(super) fn above(&self) -> usize {
+        let root = fs::canonicalize(self.folder.path()).unwrap();
+        root.ancestors().count()
     }
 
     pub(super) fn outside(&self, name: &str) -> PathBuf {
@@ -98,6 +120,7 @@ impl World {
     }
 
     pub(super) fn reconcile(&mut self) {
+        self.reconciler.begin_repair();
         let looked = self.reconciler.reconcile(&mut |event| self.events.push(event));
         self.events.extend(looked.last);
     }
@@ -134,7 +157,7 @@ impl World {
         self.names(events)
     }
 
-    fn names(&self, events: Vec<Event>) -> Vec<(String, String)> {
+    pub(super) fn names(&self, events: Vec<Event>) -> Vec<(String, String)> {
         let root = self.at("");
         let name = |path: &[u8]| String::from_utf8_lossy(&path[root.as_os_str().len()..]).into_owned();
         let told = events.into_iter().map(|event| match event {

@@ -51,6 +51,47 @@ fn c16_what_came_and_went_is_transient() {
 }
 
 #[test]
+fn c19_what_is_replaced_and_restored_is_told() {
+    let mut world = World::with(|root| fs::write(root.join("run"), "good").unwrap());
+    fs::rename(world.at("run"), world.at("run~")).unwrap();
+    fs::write(world.at("run"), "evil").unwrap();
+    fs::remove_file(world.at("run")).unwrap();
+    fs::rename(world.at("run~"), world.at("run")).unwrap();
+    assert_eq!(world.told(), told([("transient", "run")]));
+    fs::rename(world.at("run"), world.at("run~")).unwrap();
+    fs::rename(world.at("run~"), world.at("run")).unwrap();
+    assert_eq!(world.told(), told([]), "nothing else stood there");
+}
+
+#[test]
+fn a17_a_directory_whose_mode_changes_is_watched_anew_alone() {
+    let mut world = World::with(|root| fs::create_dir_all(root.join("d/deep")).unwrap());
+    let deep = bytes(&world.at("d/deep"));
+    world.reconciler.armed.end(&deep);
+    world.drain();
+    fs::set_permissions(world.at("d"), fs::Permissions::from_mode(0o711)).unwrap();
+    assert_eq!(world.told_so_far(), told([("attributes", "d")]));
+    assert_eq!(world.reconciler.armed.watch(&deep), None, "nobody went there");
+}
+
+#[test]
+fn c05_names_that_come_and_go_are_known() {
+    let mut world = World::with(|root| fs::write(root.join("a"), "x").unwrap());
+    fs::hard_link(world.at("a"), world.at("b")).unwrap();
+    assert_eq!(world.told(), told([("attributes", "a"), ("created", "b")]));
+    fs::hard_link(world.at("b"), world.outside("c")).unwrap();
+    assert_eq!(world.told(), told([("attributes", "a"), ("attributes", "b")]));
+    fs::write(world.outside("c"), "y").unwrap();
+    assert_eq!(world.told(), told([("modified", "a"), ("modified", "b")]));
+    fs::remove_file(world.at("a")).unwrap();
+    assert_eq!(world.told(), told([("deleted", "a"), ("attributes", "b")]));
+    fs::rename(world.outside("c"), world.at("d")).unwrap();
+    assert_eq!(world.told(), told([("created", "d")]));
+    fs::write(world.at("d"), "z").unwrap();
+    assert_eq!(world.told(), told([("modified", "b"), ("modified", "d")]));
+}
+
+#[test]
 fn c05_every_name_of_a_file_changes_with_it() {
     let mut world = World::with(|root| {
         fs::write(root.join("one"), "x").unwrap();
@@ -126,9 +167,13 @@ fn c19_what_is_changed_and_changed_back_differs_in_its_time() {
 
 #[test]
 fn c01_c02_a_write_through_a_mapping_is_found_when_it_ends_or_by_a_comparison() {
-    let mut world = World::with(|root| fs::write(root.join("f"), "one").unwrap());
+    let mut world = World::with(|root| {
+        fs::write(root.join("f"), "one").unwrap();
+        fs::hard_link(root.join("f"), root.join("other")).unwrap();
+        symlink("other", root.join("to")).unwrap();
+    });
     let script = "import mmap, sys\nf = open(sys.argv[1], 'r+b')\nm = mmap.mmap(f.fileno(), 3)\nf.close()\nm[0] = 120\n\
-                  print('written', flush=True)\nsys.stdin.readline()\nm.close()\n";
+                  print('written', flush=True)\nsys.stdin.readline()\nm[1] = 121\nm.close()\n";
     let mut command = std::process::Command::new("python3");
     command.args(["-c", script]).arg(world.at("f"));
     let child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn();
@@ -141,10 +186,21 @@ fn c01_c02_a_write_through_a_mapping_is_found_when_it_ends_or_by_a_comparison() 
     world.reconciler.compare(Source::Schedule, &mut |_| {});
     world.drain();
     let found = |event: &&Event| matches!(event, Event::Changed { source: Source::Schedule, since: Some(_), .. });
-    assert_eq!(world.events.iter().filter(found).count(), 1, "without an event: {:?}", world.events);
+    assert_eq!(world.events.iter().filter(found).count(), 3, "without an event, by each name: {:?}", world.events);
+    world.events.clear();
+    // Once its time of change is old enough to be proof: the page can be written already, and a second write changes no time.
+    let until = std::time::Instant::now() + std::time::Duration::from_millis(60);
+    while std::time::Instant::now() < until {
+        std::thread::yield_now();
+    }
+    world.reconciler.compare(Source::Schedule, &mut |_| {});
+    world.drain();
+    assert!(!world.events.iter().any(|event| matches!(event, Event::Changed { .. })));
+    assert!(world.reconciler.view.entries.values().all(|print| print.inode.unwrap().changed.is_some()));
+    world.events.clear();
     drop(child.stdin.take());
     child.wait().unwrap();
-    assert!(world.read(), "the last mapping is gone");
+    assert_eq!(world.told(), told([("modified", "f"), ("modified", "other"), ("effective", "to")]), "the last mapping is gone");
 }
 
 #[test]
@@ -211,4 +267,116 @@ fn a13_a17_a_file_that_is_slow_to_read_rests_others_do_not_and_the_last_state_is
     world.reconciler.is_slow(&log, std::time::Duration::from_secs(10), std::time::Instant::now());
     fs::remove_file(world.at("log")).unwrap();
     assert_eq!(world.told(), told([("deleted", "log")]), "what is gone is told at once");
+}
+
+#[test]
+fn c05_a_write_by_a_name_that_came_and_went_is_found_by_the_next_poll() {
+    let mut world = World::with(|root| fs::write(root.join("f"), "one").unwrap());
+    fs::hard_link(world.at("f"), world.at("other")).unwrap();
+    fs::write(world.at("other"), "two").unwrap();
+    fs::remove_file(world.at("other")).unwrap();
+    assert_eq!(world.told_so_far(), told([("transient", "other")]), "no event names the file");
+    assert!(world.reconciler.polls());
+    world.poll();
+    let found = |event: &&Event| matches!(event, Event::Changed { source: Source::Schedule, since: Some(_), .. });
+    assert_eq!(world.events.iter().filter(found).count(), 1, "{:?}", world.events);
+    assert!(!world.reconciler.polls());
+    // A save in two steps leaves nothing in doubt.
+    fs::write(world.at("f.tmp"), "three").unwrap();
+    fs::rename(world.at("f.tmp"), world.at("f")).unwrap();
+    world.drain();
+    assert!(!world.reconciler.polls());
+}
+
+#[test]
+fn c16_a_move_to_its_name_and_back_hides_nothing_that_came_and_went() {
+    let mut world = World::with(|root| fs::write(root.join("k"), "known").unwrap());
+    let to_and_fro = |world: &World| {
+        fs::rename(world.at("k"), world.at("a")).unwrap();
+        fs::rename(world.at("a"), world.at("k")).unwrap();
+    };
+    let drop_one = |world: &World| {
+        fs::write(world.at("a"), "dropper").unwrap();
+        fs::remove_file(world.at("a")).unwrap();
+    };
+    to_and_fro(&world);
+    drop_one(&world);
+    assert_eq!(world.told(), told([("transient", "a")]), "moved before");
+    drop_one(&world);
+    to_and_fro(&world);
+    assert_eq!(world.told(), told([("transient", "a")]), "moved after");
+    fs::write(world.at("a"), "dropper").unwrap();
+    to_and_fro(&world);
+    assert_eq!(world.told(), told([("transient", "a")]), "replaced");
+    to_and_fro(&world);
+    assert_eq!(world.told(), told([]), "nothing came");
+}
+
+#[test]
+fn c16_a_file_that_took_the_place_of_another_for_a_moment_is_transient() {
+    let mut world = World::with(|root| fs::write(root.join("run"), "good").unwrap());
+    fs::rename(world.at("run"), world.at("run~")).unwrap();
+    fs::write(world.at("run"), "evil").unwrap();
+    fs::remove_file(world.at("run")).unwrap();
+    fs::rename(world.at("run~"), world.at("run")).unwrap();
+    assert_eq!(world.told(), told([("transient", "run")]));
+}
+
+/// A world whose root is looked at in another way.
+fn world_so(how: crate::roots::How, prepare: impl Fn(&std::path::Path)) -> World {
+    let mut world = World::with(prepare);
+    let root = bytes(&world.folder.path().join("root"));
+    world.restart(crate::roots::Roots::new([(root, how)]), crate::view::View::default(), &super::world::options());
+    world.start();
+    world
+}
+
+fn excluding(pattern: &str) -> crate::roots::How {
+    let exclude = globset::GlobSet::builder().add(globset::Glob::new(pattern).unwrap()).build().unwrap();
+    crate::roots::How { folders: exclude.clone(), exclude, ..Default::default() }
+}
+
+fn counted(world: &mut World) -> u64 {
+    let mut ledger = crate::ledger::Ledger::default();
+    world.reconciler.write(&mut ledger);
+    ledger.excluded_transients
+}
+
+#[test]
+fn f02_what_is_left_out_and_came_and_went_is_counted_and_told_if_it_could_be_executed() {
+    let executables = crate::roots::How { content: crate::roots::Content::Executables, ..Default::default() };
+    for how in [excluding("**/*.log"), executables] {
+        let mut world = world_so(how, |_| {});
+        fs::write(world.at("x.log"), "").unwrap();
+        assert_eq!(world.told(), told([]), "it is there");
+        fs::write(world.at("y.log"), "").unwrap();
+        fs::remove_file(world.at("y.log")).unwrap();
+        assert_eq!((world.told(), counted(&mut world)), (told([]), 1));
+        fs::write(world.at("y.log"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(world.at("y.log"), fs::Permissions::from_mode(0o4755)).unwrap();
+        world.read();
+        fs::remove_file(world.at("y.log")).unwrap();
+        assert_eq!((world.told(), counted(&mut world)), (told([("transient", "y.log")]), 1));
+    }
+}
+
+#[test]
+fn f03_what_is_in_an_excluded_directory_is_dropped_though_a_root_in_it_is_watched() {
+    let mut world = World::with(|root| {
+        fs::create_dir(root.join("logs")).unwrap();
+        fs::write(root.join("logs/audit"), "").unwrap();
+    });
+    let root = bytes(&world.folder.path().join("root"));
+    let audit = (bytes(&world.at("logs/audit")), crate::roots::How::default());
+    let roots = crate::roots::Roots::new([(root, excluding("**/logs")), audit]);
+    world.restart(roots, crate::view::View::default(), &super::world::options());
+    world.start();
+    let watched = world.reconciler.armed.len();
+    fs::write(world.at("logs/t"), "x").unwrap();
+    fs::remove_file(world.at("logs/t")).unwrap();
+    fs::create_dir_all(world.at("logs/d/e")).unwrap();
+    fs::write(world.at("logs/other"), "x").unwrap();
+    assert_eq!((world.told_so_far(), world.reconciler.armed.len(), counted(&mut world)), (told([]), watched, 0));
+    fs::write(world.at("logs/audit"), "x").unwrap();
+    assert_eq!(world.told_so_far(), told([("modified", "logs/audit")]));
 }

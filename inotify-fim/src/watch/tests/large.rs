@@ -1,0 +1,135 @@
+//! A13, E06: large files are read while nobody waits for others.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use super::world::{World, bytes, told};
+use crate::fingerprint::HashState;
+use crate::roots::{Content, How, Roots};
+use crate::view::View;
+use crate::watch::event::{Event, Source};
+
+/// Files of more octets are large here.
+const SMALL: u64 = 1_000;
+
+fn world() -> World {
+    let mut world = World::new();
+    world.reconciler.budget = SMALL;
+    world
+}
+
+/// A file that is all hole.
+fn sparse(world: &World, name: &str, size: u64) {
+    fs::File::create(world.at(name)).unwrap().set_len(size).unwrap();
+}
+
+/// One look, and what it told.
+fn look(world: &mut World) -> Vec<(String, String)> {
+    world.read();
+    world.reconcile();
+    let events = std::mem::take(&mut world.events);
+    world.names(events)
+}
+
+#[test]
+fn a13_e06_large_files_do_not_keep_a_small_one_from_being_told() {
+    let mut world = world();
+    for n in 0..10 {
+        sparse(&world, &format!("s{n}"), 1 << 40);
+    }
+    fs::write(world.at("critical"), "evil").unwrap();
+    assert_eq!(look(&mut world).len(), 11);
+    assert_eq!(world.reconciler.waiting(), 0, "no file of 1 TiB is ever read");
+    for n in 0..10 {
+        sparse(&world, &format!("t{n}"), 1 << 29);
+    }
+    fs::write(world.at("critical"), "more evil").unwrap();
+    assert_eq!(look(&mut world), told([("modified", "critical")]));
+    assert_eq!(world.reconciler.waiting(), 10);
+}
+
+#[test]
+fn a13_what_is_large_is_told_once_with_its_hash_smallest_first() {
+    let mut world = world();
+    sparse(&world, "large", 1 << 20);
+    fs::write(world.at("less"), vec![b'x'; 5_000]).unwrap();
+    fs::write(world.at("small"), "x").unwrap();
+    assert_eq!(look(&mut world), told([("created", "small")]));
+    let events = world.settle();
+    let hashes = events.iter().filter_map(|event| match event {
+        Event::Changed { difference, .. } => difference.new.as_ref().map(|new| new.hash.done().is_some()),
+        _ => None,
+    });
+    assert!(hashes.eq([true, true]), "{events:?}");
+    fs::write(world.at("large"), vec![b'y'; 1 << 20]).unwrap();
+    assert_eq!(look(&mut world), told([]));
+    assert_eq!(world.told(), told([("modified", "large")]));
+}
+
+#[test]
+fn a13_what_is_kept_back_and_gone_again_is_transient() {
+    let mut world = world();
+    sparse(&world, "large", 1 << 20);
+    assert_eq!(look(&mut world), told([]));
+    fs::remove_file(world.at("large")).unwrap();
+    assert_eq!(world.told(), told([("transient", "large")]));
+    assert_eq!(world.reconciler.waiting(), 0);
+}
+
+#[test]
+fn a13_what_cannot_be_read_in_time_is_told_without_its_hash_and_the_hash_later() {
+    let mut world = world();
+    sparse(&world, "large", 1 << 20);
+    assert_eq!(look(&mut world), told([]));
+    assert!(world.reconciler.next().is_some_and(|next| next <= Instant::now() + Duration::from_secs(5)));
+    world.reconciler.is_overdue(Instant::now() + Duration::from_secs(5));
+    assert_eq!(look(&mut world), told([("created", "large")]));
+    assert_eq!(world.reconciler.view.entries[bytes(&world.at("large")).as_slice()].hash, HashState::NotRead);
+    assert_eq!(world.told(), told([("modified", "large")]));
+    assert!(world.reconciler.view.entries[bytes(&world.at("large")).as_slice()].hash.done().is_some());
+    assert_eq!(world.told(), told([]));
+}
+
+#[test]
+fn a13_a_large_file_that_was_moved_is_the_same_until_more_is_known() {
+    let mut world = world();
+    sparse(&world, "large", 1 << 20);
+    world.settle();
+    fs::rename(world.at("large"), world.at("moved")).unwrap();
+    assert_eq!(look(&mut world), told([("moved from large", "moved")]));
+    assert_eq!(world.told(), told([]), "the hash is the same");
+    fs::rename(world.at("moved"), world.at("again")).unwrap();
+    let time = fs::metadata(world.at("again")).unwrap().modified().unwrap();
+    fs::write(world.at("again"), vec![b'y'; 1 << 20]).unwrap();
+    fs::File::options().append(true).open(world.at("again")).unwrap().set_modified(time).unwrap();
+    assert_eq!(look(&mut world), told([("moved from moved", "again")]));
+    assert_eq!(world.told(), told([("modified", "again")]), "nothing but the hash tells");
+}
+
+#[test]
+fn a13_a_comparison_tells_at_once_what_it_has_no_time_to_read() {
+    let mut world = world();
+    sparse(&world, "large", 1 << 20);
+    world.reconciler.compare(Source::Schedule, &mut |_| {});
+    let found = look(&mut world);
+    assert_eq!(found[0], ("created".into(), "large".into()));
+    assert_eq!(world.told(), told([("modified", "large")]));
+}
+
+#[test]
+fn a13_a_large_log_that_grew_has_grown() {
+    let mut world = World::with(|root| fs::write(root.join("log"), vec![b'x'; 5_000]).unwrap());
+    let how = How { content: Content::Append, ..How::default() };
+    let roots = Roots::new([(bytes(&world.at("")).strip_suffix(b"/").unwrap().to_vec(), how)]);
+    world.restart(roots, View::default(), &super::world::options());
+    world.start();
+    world.reconciler.budget = SMALL;
+    fs::write(world.at("log"), vec![b'x'; 6_000]).unwrap();
+    assert_eq!(look(&mut world), told([]));
+    assert_eq!(world.told(), told([("appended", "log")]));
+    fs::rename(world.at("log"), world.at("log.1")).unwrap();
+    fs::write(world.at("log"), "new").unwrap();
+    assert_eq!(look(&mut world), told([("created", "log"), ("moved from log", "log.1")]));
+    fs::write(world.at("log.1"), vec![b'y'; 7_000]).unwrap();
+    assert_eq!(world.told(), told([("modified", "log.1")]));
+}
