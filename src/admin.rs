@@ -3,7 +3,6 @@
 //! address or localhost are refused, so that a web page cannot reach it through a name of its own (DNS rebinding).
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +23,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::discovery::report::Report;
-use crate::launch::{CONFINEMENT, CONFINEMENT_WHY, Life, Told};
+use crate::files::Monitor;
+use crate::launch::{CONFINEMENT, CONFINEMENT_WHY, Told};
+use crate::readiness::Readiness;
 use crate::reading::Missing;
 use crate::run::Witness;
 
@@ -43,7 +44,8 @@ pub(crate) struct Admin {
     pub(crate) prometheus: PrometheusHandle,
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) witness: Arc<Witness>,
-    pub(crate) ready: Arc<AtomicBool>,
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) files: Arc<Monitor>,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) unserved: Arc<Mutex<Vec<&'static str>>>,
     pub(crate) child: Told,
@@ -99,17 +101,9 @@ async fn healthz() -> &'static str {
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    match admin.ready.load(Ordering::Relaxed) {
-        true => "ready\n".into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, why_unready(&admin)).into_response(),
-    }
-}
-
-fn why_unready(admin: &Admin) -> &'static str {
-    let child = admin.child.lock().unwrap_or_else(PoisonError::into_inner);
-    match child.as_ref().map(|child| child.state) {
-        Some(Life::Ended) => "the command has ended\n",
-        Some(Life::Running | Life::Terminating) | None => "draining\n",
+    match admin.readiness.why_not() {
+        None => "ready\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
 }
 
@@ -122,10 +116,12 @@ async fn status(State(admin): State<Admin>) -> impl IntoResponse {
     Json(json!({
         "v": 1,
         "version": env!("CARGO_PKG_VERSION"),
-        "ready": admin.ready.load(Ordering::Relaxed),
+        "ready": admin.readiness.why_not().is_none(),
+        "not_ready": admin.readiness.why_not(),
         "listen": admin.listen,
         "policy": { "hash": policy.hash(), "mode": policy.mode_at(now()).to_string(), "rules": policy.rules().len() },
         "unserved": *admin.unserved.lock().unwrap_or_else(PoisonError::into_inner),
+        "files": admin.files.status(),
         "destinations": admin.witness.discovery().len(),
         "child": *admin.child.lock().unwrap_or_else(PoisonError::into_inner),
         "confinement": format!("{CONFINEMENT}: {CONFINEMENT_WHY}"),

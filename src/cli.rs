@@ -1,5 +1,7 @@
 //! The command line: what can be asked, and which exit code an answer becomes.
 
+pub(crate) mod files;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -10,6 +12,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use egret_policy::Mode;
 
+use self::files::FilesCommand;
 use crate::commands::explain::Shows;
 use crate::config::diagnose::Diagnostics;
 use crate::learn::Mark;
@@ -35,6 +38,9 @@ enum Command {
     Report(ReportArgs),
     /// Propose a policy, or a change to one, from what journals hold
     Learn(LearnArgs),
+    /// Make, verify and compare manifests of files, and approve of changes to them
+    #[command(subcommand)]
+    Files(FilesCommand),
     /// Print the proxy variables for an app
     Env(EnvArgs),
     /// Probe a running egret: exit 0 if it is ready, 1 if not
@@ -320,6 +326,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => commands::explain::explain(&args),
         Command::Report(args) => commands::report::report(&args),
         Command::Learn(args) => commands::learn::learn(&args),
+        Command::Files(command) => commands::files::files(&command),
         Command::Env(args) => commands::env::env(&args),
         Command::Health(args) => commands::health::health(&args),
         Command::Schema => commands::generate::schema(),

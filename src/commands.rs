@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod env;
 pub(crate) mod explain;
+pub(crate) mod files;
 pub(crate) mod generate;
 pub(crate) mod health;
 pub(crate) mod learn;

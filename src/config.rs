@@ -2,6 +2,7 @@
 //! what the members want, one short function each, and everything that is wrong is told in one pass.
 
 pub mod diagnose;
+pub mod files;
 mod lint;
 pub mod presets;
 pub(crate) mod read;
@@ -20,8 +21,10 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use self::diagnose::{Code, Diagnostic, Diagnostics};
+use self::files::Files;
 use self::presets::Preset;
 use self::read::{Fields, Findings};
+pub(crate) use self::rules::instant;
 pub use self::sections::Unserved;
 pub use self::settings::RunSettings;
 use self::source::Text;
@@ -66,6 +69,8 @@ pub struct Config {
     pub written: Lines,
     /// What is reached without the proxy.
     pub direct: Vec<IpNet>,
+    /// Which files are watched.
+    pub files: Option<Files>,
     /// Sections that this version reads and does not serve.
     pub unserved: Vec<Unserved>,
     /// The file's own tests.
@@ -193,6 +198,7 @@ impl<'t> Reader<'t> {
         self.unused_roles(file.section("roles"));
         let (dns, dns_roots) = self.dns(file.section("dns"), &mut draft, &mut written);
         direct.extend(self.direct(file.section("direct")));
+        let files = self.files(file.section("files"));
         let unserved = self.unserved(file);
         let run = self.run_settings(file.section("run"));
         let tests = self.tests(file.section("tests"));
@@ -204,6 +210,7 @@ impl<'t> Reader<'t> {
             run,
             written,
             direct,
+            files,
             unserved,
             tests,
             rule_places: std::mem::take(&mut self.rule_places),

@@ -1,6 +1,8 @@
 //! Everything that can be told to the outside, and its JSON: one object a line, flat, stable, versioned. This is the
 //! only place that turns the members' own types into text.
 
+pub(crate) mod files;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
@@ -28,6 +30,14 @@ pub(crate) enum Event {
         /// Why not.
         why: String,
     },
+    /// A watched file changed.
+    File(Box<files::File>),
+    /// Many watched files changed.
+    Files(Box<files::Files>),
+    /// What the file watch sees, and what it does not.
+    FileCoverage(Box<files::Coverage>),
+    /// The file watch missed something.
+    FileGap(Box<files::Gap>),
     /// egret began or ends.
     Lifecycle(Box<Lifecycle>),
     /// The command that egret started began or ends; a `lifecycle` event too.
@@ -201,6 +211,10 @@ impl Event {
             Self::Coverage { section, why } => {
                 line("coverage", SystemTime::now(), serde_json::json!({ "section": section, "served": false, "why": why }))
             }
+            Self::File(file) => line("file", SystemTime::now(), file),
+            Self::Files(files) => line("files", SystemTime::now(), files),
+            Self::FileCoverage(coverage) => line("coverage", SystemTime::now(), coverage),
+            Self::FileGap(gap) => line("gap", SystemTime::now(), gap),
             Self::Lifecycle(lifecycle) => line("lifecycle", SystemTime::now(), lifecycle),
             Self::Child(child) => line("lifecycle", SystemTime::now(), child),
             Self::Confinement { state, why } => {
@@ -213,7 +227,11 @@ impl Event {
 
 fn line(event: &str, time: SystemTime, fields: impl Serialize) -> String {
     let line = Line { v: VERSION, time: rfc3339(time), event, fields };
-    escape(&serde_json::to_string(&line).unwrap_or_else(|error| format!("{{\"event\":\"gap\",\"cause\":\"{error}\"}}")))
+    let text = serde_json::to_string(&line).unwrap_or_else(|error| {
+        // Nothing that is told can fail so; if something does, that it happened is still told.
+        serde_json::json!({ "v": VERSION, "time": rfc3339(time), "event": event, "error": error.to_string() }).to_string()
+    });
+    escape(&text)
 }
 
 /// RFC 3339 in UTC, to the millisecond.
@@ -229,7 +247,7 @@ pub(crate) fn rfc3339_of(time: UnixTime) -> String {
 
 /// JSON escapes C0; readers of logs also trip over DEL, C1 and the Unicode line ends. In JSON these stand only inside
 /// strings, so the escape is the same character.
-fn escape(json: &str) -> String {
+pub(crate) fn escape(json: &str) -> String {
     let steers = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if !json.contains(steers) {
         return json.to_owned();

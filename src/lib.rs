@@ -10,6 +10,8 @@ mod reload;
 mod shutdown;
 mod launch;
 mod events;
+mod files;
+mod readiness;
 mod journal;
 mod metrics;
 mod admin;

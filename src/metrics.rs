@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use egret_inotify_fim::ledger::{Ledger, REASONS};
 use egret_policy::{Mode, Policy, Reason};
 use egret_proxy::{Close, ConnectFault, DnsFault, Record, RequestRecord, Via};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -29,6 +30,17 @@ const REVOKED: &str = "egret_connections_revoked_total";
 const UNATTRIBUTED: &str = "egret_clients_unattributed_total";
 const PANICS: &str = "egret_panics_total";
 const DESTINATIONS: &str = "egret_discovered_destinations";
+const FILE_EVENTS: &str = "egret_file_events_total";
+const FILES_ENTRIES: &str = "egret_files_entries";
+const FILES_WATCHED: &str = "egret_files_watched";
+const FILES_WATCH_BUDGET: &str = "egret_files_watch_budget";
+const FILES_POLLED: &str = "egret_files_polled";
+const FILES_UNCOVERED: &str = "egret_files_uncovered";
+const FILES_GAPS: &str = "egret_files_gaps_total";
+const FILES_GAP_OPEN: &str = "egret_files_gap_open";
+const INOTIFY_OVERFLOWS: &str = "egret_inotify_overflows_total";
+const FILES_COMPARED: &str = "egret_files_compared_timestamp_seconds";
+const FILE_RESCAN_DURATION: &str = "egret_file_rescan_duration_seconds";
 
 enum Kind {
     Counter,
@@ -56,6 +68,17 @@ const TABLE: &[(&str, Kind, &str)] = &[
     (PANICS, Kind::Counter, "Connections that ended in a panic of ours"),
     (EVENTS_DROPPED, Kind::Counter, "Events lost because their sink could not keep up"),
     (DESTINATIONS, Kind::Gauge, "Destinations in the discovery table"),
+    (FILE_EVENTS, Kind::Counter, "Changes of watched files, by kind, severity and watched path"),
+    (FILES_ENTRIES, Kind::Gauge, "Paths that are known and compared"),
+    (FILES_WATCHED, Kind::Gauge, "Directories and files with an inotify watch"),
+    (FILES_WATCH_BUDGET, Kind::Gauge, "How many there may be"),
+    (FILES_POLLED, Kind::Gauge, "Trees that are compared often, as events do not tell everything there"),
+    (FILES_UNCOVERED, Kind::Gauge, "Paths that are not covered, or by comparison only, by reason"),
+    (FILES_GAPS, Kind::Counter, "Times in which events of files were lost, by cause"),
+    (FILES_GAP_OPEN, Kind::Gauge, "1 until everything was compared after a loss"),
+    (INOTIFY_OVERFLOWS, Kind::Counter, "Overflows of the kernel's queue of file events"),
+    (FILES_COMPARED, Kind::Gauge, "When all watched files were last compared, in seconds since 1970, by source"),
+    (FILE_RESCAN_DURATION, Kind::Histogram, "How long comparisons of watched files took, by source"),
 ];
 
 /// Buckets in seconds: a dial or a look-up takes from a fraction of a millisecond to its deadline.
@@ -67,6 +90,7 @@ const LONG: &[f64] = &[0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3_600.0, 36_000.0];
 pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(DURATION.into()), LONG)?
+        .set_buckets_for_metric(Matcher::Full(FILE_RESCAN_DURATION.into()), LONG)?
         .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".into()), FAST)?
         .install_recorder()
         .context("cannot install the metrics recorder")?;
@@ -191,5 +215,50 @@ pub(crate) fn accept_failed() {
 }
 
 pub(crate) fn destinations(count: usize) {
-    gauge!(DESTINATIONS).set(u32::try_from(count).map_or(f64::MAX, f64::from));
+    gauge!(DESTINATIONS).set(float(count));
+}
+
+/// The file watch begins: what alerts stand on begins at zero.
+pub(crate) fn files_begin() {
+    counter!(INOTIFY_OVERFLOWS).absolute(0);
+    for cause in ["kernel_queue", "own_queue"] {
+        counter!(FILES_GAPS, "cause" => cause).absolute(0);
+    }
+}
+
+pub(crate) fn file_changed(change: &'static str, severity: &'static str, rule: &str) {
+    counter!(FILE_EVENTS, "kind" => change, "severity" => severity, "rule" => rule.to_owned()).increment(1);
+}
+
+pub(crate) fn file_gap(cause: &'static str) {
+    if cause == "kernel_queue" {
+        counter!(INOTIFY_OVERFLOWS).increment(1);
+    }
+    counter!(FILES_GAPS, "cause" => cause).increment(1);
+}
+
+pub(crate) fn files_compared(source: &'static str, took: Duration) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    // A poll looks at what is not watched only.
+    if source != "poll" {
+        gauge!(FILES_COMPARED, "source" => source).set(now.as_secs_f64());
+    }
+    histogram!(FILE_RESCAN_DURATION, "source" => source).record(took.as_secs_f64());
+}
+
+pub(crate) fn files_covered(ledger: &Ledger) {
+    let set = |name, count: usize| gauge!(name).set(float(count));
+    set(FILES_ENTRIES, ledger.entries);
+    set(FILES_WATCHED, ledger.watched);
+    set(FILES_WATCH_BUDGET, ledger.budget);
+    set(FILES_POLLED, ledger.polled);
+    set(FILES_GAP_OPEN, usize::from(ledger.gap_since.is_some()));
+    for reason in REASONS {
+        let count = ledger.reasons.get(reason).copied().unwrap_or(0);
+        gauge!(FILES_UNCOVERED, "reason" => *reason).set(float(count));
+    }
+}
+
+fn float(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::MAX, f64::from)
 }

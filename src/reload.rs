@@ -18,6 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config;
 use crate::config::source::{Source, Text};
 use crate::events::{Difference, Event, Reload, RuleLine};
+use crate::files::Monitor;
 use crate::journal::Journal;
 use crate::metrics;
 use crate::run::tell_unserved;
@@ -43,6 +44,7 @@ pub(crate) struct Reloader {
     pub(crate) journal: Journal,
     /// The sections of the policy in force that are not served.
     pub(crate) unserved: Arc<Mutex<Vec<&'static str>>>,
+    pub(crate) files: Arc<Monitor>,
 }
 
 /// What a reload is for. Listened to before egret says that it has started, so that nothing is missed after.
@@ -136,18 +138,21 @@ impl Reloader {
 
     /// Reading a large policy takes a while, for which no connection should wait.
     async fn prepare(&self, text: Text) -> anyhow::Result<(Arc<Policy>, Resolver)> {
-        let (mode, surroundings) = (self.mode, self.surroundings.clone());
+        let (mode, surroundings, files) = (self.mode, self.surroundings.clone(), Arc::clone(&self.files));
         let read = move || {
             let mut config = config::load(&text, mode).map_err(|error| anyhow!("the policy is invalid\n{error}"))?;
             let policy = Arc::new(Policy::new(std::mem::take(&mut config.draft), surroundings));
-            Ok::<_, anyhow::Error>((config, policy))
+            let prepared = files.prepare(config.files.as_ref())?;
+            let resolver = Resolver::new(&config.dns, &config.dns_roots)?;
+            // Last, as it is the only step that changes something.
+            files.serve(prepared)?;
+            Ok::<_, anyhow::Error>((config, policy, resolver))
         };
-        let (config, policy) = tokio::task::spawn_blocking(read).await??;
+        let (config, policy, resolver) = tokio::task::spawn_blocking(read).await??;
         let listening: Vec<u16> = self.surroundings.listeners.iter().map(std::net::SocketAddr::port).collect();
         if let Some(port) = config.role_ports.iter().find(|port| !listening.contains(port)) {
             tracing::warn!(port, "a new role port is served only after a restart");
         }
-        let resolver = Resolver::new(&config.dns, &config.dns_roots)?;
         *self.unserved.lock().unwrap_or_else(PoisonError::into_inner) = tell_unserved(&config.unserved, &self.journal);
         Ok((policy, resolver))
     }

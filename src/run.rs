@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,15 +12,19 @@ use anyhow::{Context, anyhow};
 use egret_policy::{Policy, Surroundings};
 use egret_proxy::{ConnectFault, DnsFault, Gateway, Observer, Owners, Record, RequestRecord, Resolver, Serving, Via, now};
 use metrics_exporter_prometheus::PrometheusHandle;
+use rustix::process::Signal;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::admin::{self, Admin};
 use crate::cli::{Failure, Outcome, RunArgs};
 use crate::config::{Config, Unserved};
 use crate::discovery::{Discovery, Sighting};
 use crate::events::{Event, Lifecycle};
+use crate::files::{self, Monitor, Outlets, Own, Stop};
 use crate::journal::Journal;
-use crate::launch::{Launch, Told};
+use crate::launch::{Handle, Launch, Termination, Told};
+use crate::readiness::Readiness;
 use crate::reload::{Reasons, Reloader};
 use crate::settings::{DEFAULT_ADMIN, DEFAULT_LISTEN, Settings, fixed};
 use crate::shutdown::Ending;
@@ -29,6 +34,8 @@ use crate::{commands, journal, metrics, settings};
 const MAX_THREADS: usize = 4;
 /// Live connections get this long to write their records once they were told to close.
 const CLOSING: Duration = Duration::from_secs(2);
+/// For the last comparison of watched files.
+const FINAL_LOOK: Duration = Duration::from_secs(2);
 /// The exporter must be asked to fold its histograms now and then.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -65,19 +72,26 @@ async fn live(settings: Settings, journal: Journal, command: &[OsString]) -> Out
     let witness =
         Arc::new(Witness { journal: journal.clone(), discovery: Mutex::default(), unattributed: AtomicBool::default() });
     let gateway = gateway(&settings, &surroundings, &witness)?;
+    let readiness = Arc::new(Readiness::default());
+    let stop = Stop::default();
+    let files = watch_files(&settings, &journal, &readiness, &stop)?;
     let phase = Phase { journal: journal.clone(), listen: listeners.addresses.clone(), admin: listeners.admin_address, gateway };
-    let (ready, serving) = (Arc::new(AtomicBool::new(true)), Serving::default());
+    let serving = Serving::default();
 
     let reasons = Reasons::listen(&settings.source).context("cannot listen for SIGHUP").map_err(Failure::Environment)?;
     let unserved = tell_unserved(&settings.config.unserved, &journal);
     let Settings { source, mode, yaml, drain, config, .. } = settings;
     let unserved = Arc::new(Mutex::new(unserved));
     let gateway = Arc::clone(&phase.gateway);
-    let reloader = Reloader { source, mode, surroundings, gateway, journal, unserved: Arc::clone(&unserved) };
+    let reloader =
+        Reloader { source, mode, surroundings, gateway, journal, unserved: Arc::clone(&unserved), files: Arc::clone(&files) };
     tokio::spawn(reloader.watch(reasons, yaml));
     tokio::spawn(upkeep(prometheus.clone()));
+    tokio::spawn(files::tell_in_time(Arc::clone(&files)));
     let gateway = Arc::clone(&phase.gateway);
-    let admin = Admin { prometheus, gateway, witness, ready: Arc::clone(&ready), listen: phase.listen.clone(), unserved, child };
+    let listen = phase.listen.clone();
+    let (readiness_told, files_told) = (Arc::clone(&readiness), Arc::clone(&files));
+    let admin = Admin { prometheus, gateway, witness, readiness: readiness_told, listen, unserved, child, files: files_told };
     tokio::spawn(admin::serve(listeners.admin, admin));
     for listener in listeners.proxies {
         tokio::spawn(Arc::clone(&phase.gateway).serve(listener, serving.clone()));
@@ -85,20 +99,68 @@ async fn live(settings: Settings, journal: Journal, command: &[OsString]) -> Out
     phase.tell("started");
 
     let draining = || {
-        ready.store(false, Ordering::Relaxed);
+        readiness.drain("draining");
         phase.tell("draining");
     };
     let outcome = match launch {
-        Some(launch) => launch.live(&phase.listen, &config.direct, drain, draining).await,
+        Some(launch) => match ending.before(files.allows_start()).await {
+            Some(Ok(())) => {
+                tokio::spawn(end_when_told(stop.subscribe(), launch.handle.clone(), drain));
+                let outcome = launch.live(&phase.listen, &config.direct, drain, draining).await;
+                readiness.drain("the command has ended");
+                outcome
+            }
+            Some(Err(why)) => {
+                eprintln!("egret: nothing is started: {why}");
+                Err(Failure::Negative)
+            }
+            None => Ok(()),
+        },
         None => {
-            ending.live(drain, draining).await;
+            ending.live(drain, told(stop.subscribe()), draining).await;
             Ok(())
         }
     };
-    ready.store(false, Ordering::Relaxed);
     close(&serving).await;
+    files::finish(&files, FINAL_LOOK).await;
     phase.tell("stopped");
-    outcome
+    match stop.borrow().as_ref() {
+        Some(why) if outcome.is_ok() => {
+            eprintln!("egret: {why}");
+            Err(Failure::Negative)
+        }
+        _ => outcome,
+    }
+}
+
+/// Waits for a reason to stop.
+async fn told(mut stop: watch::Receiver<Option<String>>) -> String {
+    let why = stop.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+    // Without one, nobody is left who could tell it.
+    if let Some(why) = why { why } else { std::future::pending().await }
+}
+
+/// Ends the command when the file watch says so.
+async fn end_when_told(stop: watch::Receiver<Option<String>>, handle: Handle, grace: Duration) {
+    let why = told(stop).await;
+    eprintln!("egret: {why}");
+    handle.terminate(Termination { signal: Signal::TERM, why, grace, exit: Some(1) }).await;
+}
+
+/// Starts the file watch, if the policy has one. What it says may stop the program.
+fn watch_files(settings: &Settings, journal: &Journal, readiness: &Arc<Readiness>, stop: &Stop) -> Result<Arc<Monitor>, Failure> {
+    let still = [std::env::current_exe().ok(), settings.source.path().map(Path::to_owned)];
+    let still = still.into_iter().flatten().map(|path| Own { path, grows: false });
+    let journal_file = Path::new(&settings.journal);
+    let grows = journal_file.is_file().then(|| Own { path: journal_file.to_owned(), grows: true });
+    let outlets = Outlets { journal: journal.clone(), readiness: Arc::clone(readiness), stop: stop.clone() };
+    let files = Arc::new(Monitor::new(outlets, still.chain(grows).collect()));
+    if settings.config.files.is_some() {
+        readiness.comparing();
+    }
+    let prepared = files.prepare(settings.config.files.as_ref()).map_err(Failure::Usage)?;
+    files.serve(prepared).map_err(Failure::Environment)?;
+    Ok(files)
 }
 
 fn gateway(settings: &Settings, surroundings: &Surroundings, witness: &Arc<Witness>) -> Result<Arc<Gateway>, Failure> {

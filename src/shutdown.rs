@@ -18,11 +18,16 @@ impl Ending {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the first, and then until the drain is over; `draining` is called in between.
-    pub(crate) async fn live(&mut self, drain: Duration, draining: impl Fn()) {
-        self.requested().await;
+    /// Waits for the first, or for a reason to `stop`, and then until the drain is over; `draining` is called in between.
+    pub(crate) async fn live(&mut self, drain: Duration, stop: impl Future<Output = String>, draining: impl Fn()) {
+        tokio::select! { () = self.requested() => {}, _ = stop => {} }
         draining();
         self.drained(drain).await;
+    }
+
+    /// What something gives, unless a signal comes before.
+    pub(crate) async fn before<T>(&mut self, something: impl Future<Output = T>) -> Option<T> {
+        tokio::select! { () = self.requested() => None, given = something => Some(given) }
     }
 
     /// Waits for one.

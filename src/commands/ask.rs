@@ -18,7 +18,7 @@ const MAX_BODY: usize = 16 * 1024 * 1024;
 /// What egret answered.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    body: Bytes,
+    pub(super) body: Bytes,
 }
 
 impl Answer {

@@ -9,7 +9,7 @@ use crate::cli::{Failure, HealthArgs, Outcome};
 pub(crate) fn health(args: &HealthArgs) -> Outcome {
     let ready = ask(args.admin, "/readyz").and_then(|answer| match answer.status.as_u16() {
         200 => Ok(()),
-        503 => Err(anyhow!("it is draining")),
+        503 => Err(anyhow!("{}", String::from_utf8_lossy(&answer.body).trim_end())),
         other => Err(anyhow!("it answered {other}")),
     });
     ready.map_err(|error| {

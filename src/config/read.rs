@@ -35,6 +35,11 @@ impl<'n, 't> Fields<'n, 't> {
         entries.iter().find(|(name, _)| name.is(key)).map_or(node.at, |(name, _)| name.at)
     }
 
+    /// Where a key of this mapping stands.
+    pub(super) fn place_of(&self, key: &str) -> Place {
+        self.entries.iter().find(|(name, _)| name.is(key)).map_or(self.at, |(name, _)| name.at)
+    }
+
     /// The keys that are written, with their values.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'n str, &'n Node<'t>, &'n Node<'t>)> + use<'n, 't> {
         self.entries.iter().filter_map(|(key, value)| match &key.value {

@@ -39,6 +39,15 @@ pub(super) struct Set {
     used: bool,
 }
 
+/// A date is its first instant in UTC; a time says its zone.
+pub(crate) fn instant(text: &str) -> Option<UnixTime> {
+    // The library would also read a day out of a longer text, and days in other forms.
+    let day = Some(text).filter(|text| text.len() == "2027-03-31".len()).and_then(|text| text.parse::<Date>().ok());
+    let midnight = day.and_then(|day| day.to_zoned(TimeZone::UTC).ok()).map(|zoned| zoned.timestamp());
+    let instant = midnight.or_else(|| text.parse::<Timestamp>().ok())?;
+    Some(UnixTime(instant.as_second()))
+}
+
 impl<'t> Reader<'t> {
     /// All sets, whether rules use them or not.
     pub(super) fn sets(&mut self, node: Option<&Node<'t>>) {
@@ -334,14 +343,11 @@ impl<'t> Reader<'t> {
         list
     }
 
-    /// A date is its first instant in UTC; a time says its zone.
+    /// A date, as [`instant`] reads it.
     pub(super) fn instant(&mut self, node: &Node<'_>, what: &str) -> Option<UnixTime> {
         let text = self.found.text(node, what)?;
-        // The library would also read a day out of a longer text, and days in other forms.
-        let day = Some(text).filter(|text| text.len() == "2027-03-31".len()).and_then(|text| text.parse::<Date>().ok());
-        let midnight = day.and_then(|day| day.to_zoned(TimeZone::UTC).ok()).map(|zoned| zoned.timestamp());
-        match midnight.or_else(|| text.parse::<Timestamp>().ok()) {
-            Some(instant) => Some(UnixTime(instant.as_second())),
+        match instant(text) {
+            Some(instant) => Some(instant),
             None => {
                 let help = "write 2027-03-31 or 2027-03-31T12:00:00Z";
                 self.found.refuse(Code::BadValue, node.at, format!("{text:?} is no date"), Some(help))

@@ -1,4 +1,4 @@
-//! The sections beside `egress:`: what is reached without the proxy, and what is watched and held. Those that this
+//! Small sections beside `egress:`: what is reached without the proxy, and what is held. Those that this
 //! version does not serve are read and checked all the same, and everybody who asks is told that nothing serves them.
 
 use globset::Glob;
@@ -9,15 +9,9 @@ use super::diagnose::{Code, Diagnostic};
 use super::read::Fields;
 use super::yaml::Node;
 
-/// The keys of `files:`.
-pub(super) const FILES: &[&str] = &["watch"];
-/// The keys of a watched path.
-pub(super) const WATCH: &[&str] = &["path", "ignore", "action"];
 /// The keys of `exec:`.
 pub(super) const EXEC: &[&str] = &["allow"];
 
-/// What a changed file means.
-pub(super) const ACTIONS: &[(&str, ())] = &[("alert", ()), ("count", ()), ("unhealthy", ()), ("stop", ())];
 /// What a connection around the proxy means.
 pub(super) const AROUND: &[(&str, ())] = &[("alert", ()), ("unhealthy", ()), ("stop", ())];
 
@@ -30,8 +24,10 @@ pub struct Unserved {
     pub why: &'static str,
 }
 
+/// How a pattern of paths is written.
+pub(super) const GLOB_HELP: &str = "`*` within one folder, `**` across folders, `?`, [a-z], {a,b}";
+
 const UNSERVED: &[Unserved] = &[
-    Unserved { section: "files", why: "this version watches no files" },
     Unserved { section: "around", why: "this version does not see connections that go around the proxy" },
     Unserved { section: "exec", why: "this version starts and confines no program" },
 ];
@@ -45,9 +41,6 @@ impl<'t> Reader<'t> {
 
     /// Checks the sections that are not served, and tells which are written.
     pub(super) fn unserved(&mut self, file: Fields<'_, 't>) -> Vec<Unserved> {
-        if let Some(node) = file.section("files") {
-            self.files(node);
-        }
         if let Some(node) = file.section("around") {
             self.found.word(node, "`around:`", AROUND);
         }
@@ -65,30 +58,6 @@ impl<'t> Reader<'t> {
         all
     }
 
-    fn files(&mut self, node: &Node<'t>) {
-        let Some(files) = self.found.map(node, "`files:`", FILES) else { return };
-        let watched = files.section("watch").and_then(|node| self.found.list(node, "`watch:`")).unwrap_or_default();
-        for node in watched {
-            self.watch(node);
-        }
-    }
-
-    fn watch(&mut self, node: &Node<'t>) {
-        let Some(fields) = self.found.map(node, "a watched path", WATCH) else { return };
-        match fields.get("path") {
-            Some(path) => drop(self.absolute(path, "`path:`")),
-            None => self.found.note(Code::MissingKey, node.at, "a watched path needs `path:`", Some("write `path: /app`")),
-        }
-        for glob in fields.get("ignore").and_then(|node| self.found.list(node, "`ignore:`")).unwrap_or_default() {
-            if let Some(text) = self.found.text(glob, "a member of `ignore:`") {
-                self.glob(text, glob);
-            }
-        }
-        if let Some(action) = fields.get("action") {
-            self.found.word(action, "`action:`", ACTIONS);
-        }
-    }
-
     fn exec(&mut self, node: &Node<'t>) {
         let Some(exec) = self.found.map(node, "`exec:`", EXEC) else { return };
         for glob in exec.section("allow").and_then(|node| self.found.list(node, "`exec.allow:`")).unwrap_or_default() {
@@ -98,7 +67,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn absolute<'n>(&mut self, node: &'n Node<'t>, what: &str) -> Option<&'n str> {
+    pub(super) fn absolute<'n>(&mut self, node: &'n Node<'t>, what: &str) -> Option<&'n str> {
         let path = self.found.text(node, what)?;
         if path.starts_with('/') {
             return Some(path);
@@ -109,12 +78,7 @@ impl<'t> Reader<'t> {
     fn glob(&mut self, text: &str, node: &Node<'t>) {
         if let Err(error) = Glob::new(text) {
             let message = format!("{text:?} is no pattern of paths: {}", error.kind());
-            self.found.note(
-                Code::BadValue,
-                node.at,
-                message,
-                Some("`*` within one folder, `**` across folders, `?`, [a-z], {a,b}"),
-            );
+            self.found.note(Code::BadValue, node.at, message, Some(GLOB_HELP));
         }
     }
 }

@@ -35,6 +35,15 @@ pub struct Text {
 }
 
 impl Source {
+    /// The file, if it is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Text(..) | Self::Empty => None,
+        }
+    }
+
     /// Looks for a policy.
     ///
     /// # Errors

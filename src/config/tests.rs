@@ -240,12 +240,12 @@ fn the_schema_has_the_keys_and_words_of_the_reader_and_no_others() {
         ("/properties/egress/properties", EGRESS),
         ("/properties/dns/properties", settings::DNS),
         ("/properties/run/properties", settings::RUN),
-        ("/properties/files/properties", sections::FILES),
+        ("/properties/files/properties", files::FILES),
         ("/properties/exec/properties", sections::EXEC),
         ("/$defs/longRule/properties", rules::RULE),
         ("/$defs/s3/properties", rules::S3),
         ("/$defs/role/properties", roles::ROLE),
-        ("/$defs/watch/properties", sections::WATCH),
+        ("/$defs/watch/properties", files::WATCH),
         ("/$defs/test/properties", TEST),
     ] {
         assert_eq!(keys(place), known.iter().map(|key| (*key).to_owned()).collect(), "{place}");

@@ -1,7 +1,7 @@
 //! End to end: the real program, real sockets, real clients. Each module is a promise.
 //!
-//! Needs Debian's curl, git, iproute2, nginx-light, openssl, patch, prometheus, python3-jsonschema, python3-requests,
-//! python3-yaml and util-linux, and Node 24 (`.ci/run` has the command); a test that misses one fails and names it.
+//! Needs Debian's acl, curl, git, iproute2, libcap2-bin, minisign, nginx-light, openssl, patch, prometheus,
+//! python3-jsonschema, python3-requests, python3-yaml and util-linux, and Node 24 (`.ci/run` has the command); a test that misses one fails and names it.
 
 mod support;
 
@@ -32,6 +32,11 @@ mod learn_journals; // journals of many tasks, broken, foreign, hostile
 mod learn_workload; // observe real clients, learn, enforce: nothing is denied
 mod replay; // what a policy would have done
 mod walkthrough; // the document, executed
+mod files_commands; // manifests of files: made, verified, compared
+mod files_signed; // manifests that are signed, and changes that are approved
+mod files_run; // the file watch of a running egret
+mod files_guard; // what somebody inside, or a mistake, would do to it
+mod files_trust; // the same against a manifest, signatures, approvals, and with a command
 mod lifecycle; // start, drain, stop, small machines
 mod launch; // `run -- CMD`: the app as egret's child
 mod tidy; // promises about the source itself

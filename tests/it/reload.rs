@@ -454,7 +454,6 @@ fn a_policy_that_is_still_being_written_is_read_when_it_is_closed() {
 
 const UNSERVED: &str = "\
 version: 1
-files: { watch: [{ path: /app, ignore: [\"**/*.log\"], action: alert }] }
 direct: [169.254.170.2]
 around: alert
 exec: { allow: [/app/**, /bin/sh] }
@@ -469,17 +468,17 @@ fn sections_that_are_not_served_are_told_everywhere_and_again_after_a_reload() {
         sections.sort();
         sections
     };
-    for section in ["files", "around", "exec"] {
+    for section in ["around", "exec"] {
         let event = egret.event("coverage", |event| event["section"] == section);
         assert_eq!(event["served"], false, "{event:#}");
         assert!(event["why"].as_str().is_some_and(|why| !why.is_empty()), "{event:#}");
         eventually("stderr says so", || egret.stderr().lines().any(|line| line.contains(section)).then_some(()));
     }
-    assert_eq!(unserved(), ["around", "exec", "files"]);
-    assert_eq!(egret.events("coverage").len(), 3, "what is served is not told");
+    assert_eq!(unserved(), ["around", "exec"]);
+    assert_eq!(egret.events("coverage").len(), 2, "what is served is not told");
     egret.rewrite_policy("version: 2\naround: stop\n");
     egret.event("policy", |event| event["result"] == "rejected");
-    assert_eq!(unserved(), ["around", "exec", "files"], "the old policy is in force");
+    assert_eq!(unserved(), ["around", "exec"], "the old policy is in force");
     reload(&egret, "version: 1\naround: stop\n");
     assert_eq!(unserved(), ["around"]);
 }

@@ -24,7 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DEBIAN_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// Programs whose Debian package is named otherwise.
-const PACKAGES: [(&str, &str); 11] = [
+const PACKAGES: [(&str, &str); 13] = [
+    ("setcap", "libcap2-bin"),
+    ("setfacl", "acl"),
     ("ip", "iproute2"),
     ("nginx", "nginx-light"),
     ("unshare", "util-linux"),
