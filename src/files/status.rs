@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::teller::{Teller, uncovered};
 use crate::events::files::{PathFields, source_word};
 use crate::events::rfc3339;
+use crate::replay::counted;
 
 /// Paths that are not covered, and are named.
 const NAMED: usize = 100;
@@ -91,10 +92,15 @@ fn unverified(why: Unverified) -> &'static str {
 /// The same for people, from the JSON of a running egret.
 pub(crate) fn text(status: &Value) -> String {
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let of = |key: &str, what: &str| counted(status[key].as_u64().unwrap_or_default(), what);
     let mut text = format!("{}, baseline {}\n", word(&status["state"]), word(&status["baseline"]));
     text.push_str(&format!(
-        "{} paths known; {} of {} watches in use; {} trees polled; {} files left out by name\n",
-        status["entries"], status["watched"], status["budget"], status["polled"], status["excluded"]
+        "{} known; {} of {} watches in use; {} polled; {} left out by name\n",
+        of("entries", "path"),
+        status["watched"],
+        status["budget"],
+        of("polled", "tree"),
+        of("excluded", "file")
     ));
     if status["inotify"] == false {
         text.push_str("no inotify instance: everything is compared on schedule only\n");
@@ -102,9 +108,9 @@ pub(crate) fn text(status: &Value) -> String {
     for root in items(&status["roots"]) {
         let absent = if root["present"] == false { ", not there" } else { "" };
         text.push_str(&format!(
-            "path   {}  {} entries, baseline {}{absent}\n",
+            "path   {}  {}, baseline {}{absent}\n",
             shown(root),
-            root["entries"],
+            counted(root["entries"].as_u64().unwrap_or_default(), "path"),
             word(&root["baseline"])
         ));
     }
