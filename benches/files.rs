@@ -229,6 +229,10 @@ fn median(times: &mut [Duration]) -> Duration {
 /// From the start of a program to all directories being watched.
 fn watching(trees: &Trees, rounds: usize) {
     let peer = has("inotifywait");
+    let empty = trees.folder.join("nothing");
+    fs::create_dir(&empty).expect("a directory");
+    let mut alone: Vec<Duration> = (0..rounds).map(|_| Watching::of(&empty, "").took).collect();
+    println!("watch one empty directory: egret run: median of {rounds}: {:.1} ms", median(&mut alone).as_secs_f64() * 1e3);
     for (count, tree) in &trees.directories {
         let mut took = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..rounds {

@@ -198,6 +198,8 @@ struct State {
     /// What is of lower priority, the next last.
     later: Vec<Vec<Job>>,
     busy: usize,
+    /// Threads that wait: nobody is woken where nobody does, as that is a system call.
+    waiting: usize,
 }
 
 impl Stack {
@@ -206,7 +208,7 @@ impl Stack {
         let mut by_priority: BTreeMap<u8, Vec<Job>> = BTreeMap::new();
         // The last in is the first out.
         jobs.into_iter().rev().for_each(|(priority, job)| by_priority.entry(priority).or_default().push(job));
-        let state = State { jobs: Vec::new(), later: by_priority.into_values().collect(), busy: 0 };
+        let state = State { jobs: Vec::new(), later: by_priority.into_values().collect(), busy: 0, waiting: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -223,13 +225,18 @@ impl Stack {
                 self.changed.notify_all();
                 continue;
             }
+            state.waiting += 1;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
     }
 
     fn push(&self, job: Job) {
-        self.lock().jobs.push(job);
-        self.changed.notify_one();
+        let mut state = self.lock();
+        state.jobs.push(job);
+        if state.waiting > 0 {
+            self.changed.notify_one();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -242,8 +249,11 @@ struct Busy<'a>(&'a Stack);
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.0.lock().busy -= 1;
-        self.0.changed.notify_all();
+        let mut state = self.0.lock();
+        state.busy -= 1;
+        if state.busy == 0 && state.waiting > 0 {
+            self.0.changed.notify_all();
+        }
     }
 }
 

@@ -66,13 +66,24 @@ pub(super) struct Root {
     /// Its directory; an error of which NOTDIR may mean that it is one file.
     pub(super) top: Result<OwnedFd, Errno>,
     device: Option<Device>,
+    /// That file system holds files, and not the kernel's own state.
+    is_files: bool,
 }
 
 impl Root {
     pub(super) fn new(path: Vec<u8>, how: Arc<How>) -> Self {
         let top = beneath::open(&path, &path);
         let device = top.as_ref().ok().and_then(device_of);
-        Self { path, how, top, device }
+        let is_files = top.as_ref().is_ok_and(|top| matches!(is_kernel(top), Ok(false)));
+        Self { path, how, top, device, is_files }
+    }
+
+    /// Why a directory is not gone into. What is on the root's own file system need not be asked for its type again.
+    fn bars(&self, directory: &OwnedFd) -> Result<Option<Uncovered>, Errno> {
+        if self.is_files && self.device.is_some() && device_of(directory) == self.device {
+            return Ok(None);
+        }
+        barred(directory, self.device, self.how.cross)
     }
 
     /// A directory below it, or its own.
@@ -250,7 +261,7 @@ impl Worker<'_> {
             None => root.open(path)?,
         });
         let anchor = Anchor::below(&directory, path, root, anchor);
-        if let Some(why) = barred(&directory, root.device, root.how.cross)? {
+        if let Some(why) = root.bars(&directory)? {
             self.part.uncovered.push((path.to_vec(), why));
             return Ok(());
         }
@@ -306,6 +317,10 @@ impl Worker<'_> {
     ) -> bool {
         if self.walk.roots.begins_at(&path) {
             return false;
+        }
+        if listed == FileType::Directory && !self.walk.shared.may_know(&path) {
+            self.enter(root, path, anchor.cloned(), push);
+            return true;
         }
         let excluded = root.how.excludes(&path);
         let is_plain = !excluded && root.how.content != Content::Executables;
