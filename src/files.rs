@@ -129,9 +129,11 @@ impl Monitor {
                 lock(&teller).ended(complete, Some("the policy names no files any more".to_owned()));
                 metrics::files_covered(&Ledger::default());
             }
+            // Nobody need wait for a comparison any more.
+            self.outlets.readiness.compared();
             return Ok(());
         };
-        let former = former.and_then(|running| running.end(HANDOVER).0).unwrap_or_default();
+        let former = former.map(|running| running.end(HANDOVER).0).unwrap_or_default();
         match self.start(prepared, former) {
             Ok(running) => *self.running() = Some(running),
             Err(error) => {
@@ -146,7 +148,9 @@ impl Monitor {
     fn serves(&self, prepared: &Prepared) -> bool {
         let manifest = prepared.trusted.as_ref().map(|trusted| &trusted.id);
         let running = self.running();
-        running.as_ref().is_some_and(|running| running.files == prepared.files && running.manifest.as_ref() == manifest)
+        running.as_ref().is_some_and(|running| {
+            running.watch.is_running() && running.files == prepared.files && running.manifest.as_ref() == manifest
+        })
     }
 
     fn start(&self, prepared: Prepared, former: Former) -> anyhow::Result<Running> {
@@ -235,15 +239,17 @@ impl Monitor {
 }
 
 impl Running {
-    /// What the next watch goes on from, and whether a last comparison was done `within` this time. There is nothing to go
-    /// on from before the first comparison was done.
-    fn end(self, within: Duration) -> (Option<Former>, bool) {
-        let is_ready = *self.compared.borrow();
-        let (view, complete) = self.watch.stop(within);
+    /// What the next watch goes on from, and whether a last comparison was done `within` this time. Before the first
+    /// comparison was done, or where the watch has ended by itself, there is no view to go on from.
+    fn end(self, within: Duration) -> (Former, bool) {
+        let runs = self.watch.is_running();
+        let is_ready = runs && *self.compared.borrow();
+        // A watch that ended by itself has no view, and would only say its fault again.
+        let (view, complete) = if runs { self.watch.stop(within) } else { Default::default() };
         let mut teller = lock(&self.teller);
         teller.tick(true);
-        let former = Former { trees: self.trees, view, manifest: self.manifest, carried: teller.carried.clone() };
-        (is_ready.then_some(former), complete)
+        let (trees, view) = if is_ready { (self.trees, view) } else { Default::default() };
+        (Former { trees, view, manifest: self.manifest, carried: teller.carried.clone() }, complete)
     }
 }
 

@@ -86,7 +86,7 @@ impl Teller {
         carried: Carried,
         outlets: Outlets,
     ) -> Self {
-        let roots = Roots::new(trees.iter().map(|tree| (tree.path.as_bytes().to_vec(), tree.how.clone())));
+        let roots = super::roots(&trees);
         Self {
             trees: trees.into_iter().map(|tree| (tree.path.as_bytes().to_vec(), tree)).collect(),
             roots,

@@ -236,7 +236,7 @@ impl Reconciler {
             let is_gone = match (old.entries.get(path.as_slice()), new.entries.get(path.as_slice())) {
                 (None, None) => !is_left_out || mark.vanished || !self.exists(path),
                 // What was there before is back, and nothing tells that another file was there meanwhile.
-                (Some(was), Some(is)) => (mark.vanished || mark.passed) && is_alike(was, is),
+                (Some(was), Some(is)) => mark.vanished && is_alike(was, is),
                 _ => false,
             };
             if is_gone && is_left_out && !mark.runs {

@@ -312,16 +312,6 @@ fn c16_a_move_to_its_name_and_back_hides_nothing_that_came_and_went() {
     assert_eq!(world.told(), told([]), "nothing came");
 }
 
-#[test]
-fn c16_a_file_that_took_the_place_of_another_for_a_moment_is_transient() {
-    let mut world = World::with(|root| fs::write(root.join("run"), "good").unwrap());
-    fs::rename(world.at("run"), world.at("run~")).unwrap();
-    fs::write(world.at("run"), "evil").unwrap();
-    fs::remove_file(world.at("run")).unwrap();
-    fs::rename(world.at("run~"), world.at("run")).unwrap();
-    assert_eq!(world.told(), told([("transient", "run")]));
-}
-
 /// A world whose root is looked at in another way.
 fn world_so(how: crate::roots::How, prepare: impl Fn(&std::path::Path)) -> World {
     let mut world = World::with(prepare);
