@@ -11,8 +11,9 @@ mod linked;
 mod look;
 mod means;
 mod partial;
+mod sys;
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -141,10 +142,14 @@ impl Xattr {
     /// The kernel's name of it.
     #[must_use]
     pub fn name(self) -> &'static str {
+        self.c_name().to_str().unwrap_or_default()
+    }
+
+    fn c_name(self) -> &'static CStr {
         match self {
-            Self::Capability => "security.capability",
-            Self::Access => "system.posix_acl_access",
-            Self::Default => "system.posix_acl_default",
+            Self::Capability => c"security.capability",
+            Self::Access => c"system.posix_acl_access",
+            Self::Default => c"system.posix_acl_default",
         }
     }
 }

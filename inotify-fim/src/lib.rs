@@ -9,7 +9,7 @@
 //! Which trees matter, who is told, and what is done about it is for whoever uses this. Nobody who may write to the files
 //! *and* stop this process is kept from doing so unseen.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod fingerprint;
 mod pace;

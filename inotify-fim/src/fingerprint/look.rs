@@ -1,6 +1,6 @@
 //! Looking at one file: which calls, in which order, so that no name that is swapped meanwhile leads elsewhere.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::content::Reader;
 use super::means::Means;
+use super::sys;
 use super::{Device, Fingerprint, HashState, Kind, Stamp, Xattr, Xattrs};
 
 /// How often a file that changes while it is read is read anew before it is said to be [`HashState::Unstable`].
@@ -151,7 +152,7 @@ fn at_a_glance(directory: BorrowedFd<'_>, name: &OsStr, wanted: Wanted) -> io::R
         // A name may be gone by now; where proc is not mounted, none can be asked.
         let has_proc = || rustix::fs::access("/proc/self/fd", rustix::fs::Access::EXISTS).is_ok();
         let gone = |error| if has_proc() { error } else { not_gone(error) };
-        found.xattrs = xattrs(&Named::new(directory, name)).map_err(gone)?;
+        found.xattrs = xattrs(&Named::new(directory, name)?).map_err(gone)?;
     }
     found.ask(wanted);
     Ok(found)
@@ -211,9 +212,9 @@ pub(super) fn settled(ctime: Stamp, now: SystemTime) -> bool {
 }
 
 /// What extended attributes can be read of.
-trait Holder {
+pub(super) trait Holder {
     fn list(&self, names: &mut [u8]) -> Result<usize, Errno>;
-    fn get(&self, name: &str, value: &mut [u8]) -> Result<usize, Errno>;
+    fn get(&self, which: Xattr, value: &mut [u8]) -> Result<usize, Errno>;
 }
 
 /// An inode by its `O_PATH` descriptor, through `/proc/self/fd`: the way to what such a descriptor itself refuses.
@@ -237,8 +238,8 @@ impl Holder for Through {
         rustix::fs::listxattr(&self.0, names)
     }
 
-    fn get(&self, name: &str, value: &mut [u8]) -> Result<usize, Errno> {
-        rustix::fs::getxattr(&self.0, name, value)
+    fn get(&self, which: Xattr, value: &mut [u8]) -> Result<usize, Errno> {
+        rustix::fs::getxattr(&self.0, which.name(), value)
     }
 }
 
@@ -248,33 +249,55 @@ impl Holder for OwnedFd {
         rustix::fs::flistxattr(self, names)
     }
 
-    fn get(&self, name: &str, value: &mut [u8]) -> Result<usize, Errno> {
-        rustix::fs::fgetxattr(self, name, value)
+    fn get(&self, which: Xattr, value: &mut [u8]) -> Result<usize, Errno> {
+        rustix::fs::fgetxattr(self, which.name(), value)
     }
 }
 
 /// A name in a directory; a link is not followed.
-struct Named(Vec<u8>);
+pub(super) struct Named<'a> {
+    directory: BorrowedFd<'a>,
+    name: CString,
+}
 
-impl Named {
-    fn new(directory: BorrowedFd<'_>, name: &OsStr) -> Self {
-        let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
-        path.extend_from_slice(name.as_bytes());
-        Self(path)
+impl<'a> Named<'a> {
+    pub(super) fn new(directory: BorrowedFd<'a>, name: &OsStr) -> io::Result<Self> {
+        Ok(Self { directory, name: CString::new(name.as_bytes())? })
+    }
+
+    /// The same through `/proc`, for kernels that know no other way.
+    pub(super) fn by_path(&self) -> Path {
+        let mut path = format!("/proc/self/fd/{}/", self.directory.as_raw_fd()).into_bytes();
+        path.extend_from_slice(self.name.as_bytes());
+        Path(path)
     }
 }
 
-impl Holder for Named {
+impl Holder for Named<'_> {
+    fn list(&self, names: &mut [u8]) -> Result<usize, Errno> {
+        sys::list(self.directory, &self.name, names).unwrap_or_else(|| self.by_path().list(names))
+    }
+
+    fn get(&self, which: Xattr, value: &mut [u8]) -> Result<usize, Errno> {
+        let answer = sys::get(self.directory, &self.name, which.c_name(), value);
+        answer.unwrap_or_else(|| self.by_path().get(which, value))
+    }
+}
+
+/// A path; a link at its end is not followed.
+pub(super) struct Path(Vec<u8>);
+
+impl Holder for Path {
     fn list(&self, names: &mut [u8]) -> Result<usize, Errno> {
         rustix::fs::llistxattr(&*self.0, names)
     }
 
-    fn get(&self, name: &str, value: &mut [u8]) -> Result<usize, Errno> {
-        rustix::fs::lgetxattr(&*self.0, name, value)
+    fn get(&self, which: Xattr, value: &mut [u8]) -> Result<usize, Errno> {
+        rustix::fs::lgetxattr(&*self.0, which.name(), value)
     }
 }
 
-fn xattrs(file: &impl Holder) -> io::Result<Xattrs> {
+pub(super) fn xattrs(file: &impl Holder) -> io::Result<Xattrs> {
     let mut names = [0_u8; LONGEST_XATTR_LIST];
     let listed = match file.list(&mut names) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(Box::default()),
@@ -294,7 +317,7 @@ fn xattrs(file: &impl Holder) -> io::Result<Xattrs> {
 fn xattr(file: &impl Holder, which: Xattr) -> io::Result<Option<Box<[u8]>>> {
     // The kernel's own limit for one value (XATTR_SIZE_MAX, xattr(7)).
     let mut value = vec![0; 65_536];
-    match file.get(which.name(), value.as_mut_slice()) {
+    match file.get(which, value.as_mut_slice()) {
         Ok(length) => Ok(Some(value[..length].into())),
         Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
         Err(error) => Err(error.into()),

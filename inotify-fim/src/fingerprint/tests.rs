@@ -1,4 +1,5 @@
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
@@ -7,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, FileType, Mode, XattrFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
-use super::look::{TICK, settled};
+use super::look::{Named, TICK, Through, settled, xattrs};
 use super::*;
 
 const LARGEST: u64 = 1 << 20;
@@ -145,7 +146,26 @@ fn an_acl_is_part_of_it_and_other_attributes_are_not() {
         set => {
             set.unwrap();
             assert_eq!(*read(folder.path(), "f").xattrs, [(Xattr::Access, acl.into())]);
+            every_way_to_extended_attributes_ends_at_the_same(folder.path());
         }
+    }
+}
+
+/// Of a file `f`, which has some.
+fn every_way_to_extended_attributes_ends_at_the_same(folder: &Path) {
+    symlink("f", folder.join("link")).unwrap();
+    let opened = OwnedFd::from(File::open(folder).unwrap());
+    let file = OwnedFd::from(File::open(folder.join("f")).unwrap());
+    let points = rustix::fs::open(folder.join("f"), OFlags::PATH, Mode::empty()).unwrap();
+    let named = |name| Named::new(opened.as_fd(), OsStr::new(name)).unwrap();
+    let expected = xattrs(&file).unwrap();
+    assert_eq!(xattrs(&Through::new(&points)).unwrap(), expected);
+    for (name, expected) in [("f", expected), ("link", Xattrs::default())] {
+        assert_eq!(xattrs(&named(name)).unwrap(), expected, "{name}");
+        assert_eq!(xattrs(&named(name).by_path()).unwrap(), expected, "{name}");
+    }
+    for found in [xattrs(&named("gone")), xattrs(&named("gone").by_path())] {
+        assert_eq!(found.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }
 
