@@ -28,12 +28,15 @@
 //! written differently is refused: two texts that are not the same never mean the same.
 
 pub(crate) mod line;
+mod lines;
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::view::{Path, View};
+use crate::fingerprint::Fingerprint;
+use crate::view::View;
+pub(crate) use lines::Lines;
 
 const HEADING: &str = "egret-manifest 1";
 
@@ -60,8 +63,11 @@ pub fn write(view: &View) -> String {
 pub fn read(text: &[u8]) -> Result<View, Refused> {
     let mut lines = Lines::new(text);
     lines.heading(HEADING)?;
-    let entries = lines.entries(line::read)?;
-    Ok(View { entries: entries.into_iter().map(|(path, print)| (path, Arc::new(print))).collect() })
+    Ok(View { entries: lines.entries(entry)?.into_iter().collect() })
+}
+
+fn entry(line: &str) -> Result<(Vec<u8>, Arc<Fingerprint>), Problem> {
+    line::read(line).map(|(path, print)| (path, Arc::new(print)))
 }
 
 /// How a text of so many entries ends.
@@ -134,70 +140,6 @@ impl fmt::Display for Refused {
 }
 
 impl Error for Refused {}
-
-/// The lines of a text, each with its end.
-pub(crate) struct Lines<'a> {
-    rest: &'a [u8],
-    number: usize,
-}
-
-impl<'a> Lines<'a> {
-    pub(crate) fn new(text: &'a [u8]) -> Self {
-        Self { rest: text, number: 0 }
-    }
-
-    /// The first line, which ends with the digit of its version.
-    pub(crate) fn heading(&mut self, heading: &'static str) -> Result<(), Refused> {
-        let name = heading.trim_end_matches(|c: char| c.is_ascii_digit());
-        match self.next()? {
-            Some(line) if line == heading => Ok(()),
-            Some(other) if other.starts_with(name) => Err(self.refuse(Problem::Version(heading))),
-            _ => Err(self.refuse(Problem::Heading(heading))),
-        }
-    }
-
-    /// All lines from here on, as paths and what stands there; the last counts them.
-    pub(crate) fn entries<T>(mut self, read: impl Fn(&str) -> Result<(Vec<u8>, T), Problem>) -> Result<Vec<(Path, T)>, Refused> {
-        let mut entries: Vec<(Path, T)> = Vec::new();
-        while let Some(line) = self.next()? {
-            if let Some(count) = line.strip_prefix("end ") {
-                return match count == entries.len().to_string() {
-                    false => Err(self.refuse(Problem::Count)),
-                    true if self.rest.is_empty() => Ok(entries),
-                    true => Err(self.refuse(Problem::AfterEnd)),
-                };
-            }
-            let (path, entry) = read(line).map_err(|problem| self.refuse(problem))?;
-            if entries.last().is_some_and(|(last, _)| **last >= *path) {
-                return Err(self.refuse(Problem::Order));
-            }
-            entries.push((path.into(), entry));
-        }
-        Err(self.refuse(Problem::Cut))
-    }
-
-    /// The next line; `None` where the text ends, or the line does not.
-    pub(crate) fn next(&mut self) -> Result<Option<&'a str>, Refused> {
-        self.number += 1;
-        let window = &self.rest[..self.rest.len().min(LONGEST_LINE + 1)];
-        let Some(end) = window.iter().position(|byte| *byte == b'\n') else {
-            return if window.len() > LONGEST_LINE { Err(self.refuse(Problem::TooLong)) } else { Ok(None) };
-        };
-        let line = &self.rest[..end];
-        self.rest = &self.rest[end + 1..];
-        match line {
-            [.., b'\r'] => Err(self.refuse(Problem::LineEnd)),
-            plain if plain.iter().all(|byte| matches!(byte, b' '..=b'~')) => {
-                str::from_utf8(plain).map(Some).map_err(|_| self.refuse(Problem::NotPlain))
-            }
-            _ => Err(self.refuse(Problem::NotPlain)),
-        }
-    }
-
-    pub(crate) fn refuse(&self, problem: Problem) -> Refused {
-        Refused { line: self.number, problem }
-    }
-}
 
 #[cfg(test)]
 mod tests;

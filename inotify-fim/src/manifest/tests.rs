@@ -18,8 +18,18 @@ capability=01000002 acl=02000000 inode=8:1:12:2:-5.000000000:-
 end 9
 ";
 
+/// As so many threads read it.
+fn read_by(threads: usize, text: &[u8]) -> Result<View, Refused> {
+    let mut lines = Lines::new(text);
+    lines.heading(HEADING)?;
+    Ok(View { entries: lines.entries_in(threads, entry)?.into_iter().collect() })
+}
+
 fn problem(text: impl AsRef<[u8]>) -> (usize, Problem) {
     let refused = read(text.as_ref()).unwrap_err();
+    for threads in 1..12 {
+        assert_eq!(read_by(threads, text.as_ref()), Err(refused), "{threads} threads");
+    }
     assert!(refused.to_string().starts_with(&format!("line {}: ", refused.line)), "{refused}");
     (refused.line, refused.problem)
 }
@@ -96,6 +106,24 @@ fn each_fault_is_told_with_its_line() {
 }
 
 #[test]
+fn a_long_text_is_read_by_several_threads_line_for_line() {
+    let file = |name: String| format!("/{name} file 0644 0:0 0 0.000000000 not-read\n");
+    let lines: String = (0..60_000).map(|number| file(format!("{number:06}"))).collect();
+    let text = format!("{HEADING}\n{lines}{}", last_line(60_000));
+    assert!(text.len() > 2 << 20, "worth two threads");
+    assert_eq!(read(text.as_bytes()).map(|view| view.entries.len()), Ok(60_000));
+    for (old, new, expected) in [
+        ("/000007 ", "/0000070", (9, Problem::Word("type"))),
+        ("/059990 ", "/059990  ", (59_992, Problem::Word("type"))),
+        ("/059990 ", "/000000 ", (59_992, Problem::Order)),
+        ("end 60000", "end 59999", (60_002, Problem::Count)),
+        ("end 60000\n", "", (60_002, Problem::Cut)),
+    ] {
+        assert_eq!(problem(text.replace(old, new)), expected, "{old} -> {new}");
+    }
+}
+
+#[test]
 fn a_line_has_a_longest_length() {
     let long = format!("{HEADING}\n/{}", "a".repeat(LONGEST_LINE + 1));
     assert_eq!(problem(long), (2, Problem::TooLong));
@@ -105,7 +133,9 @@ fn a_line_has_a_longest_length() {
 proptest! {
     #[test]
     fn a_view_round_trips(view in arbitrary::view()) {
-        prop_assert_eq!(read(write(&view).as_bytes()), Ok(view));
+        let text = write(&view);
+        prop_assert_eq!(read_by(3, text.as_bytes()), Ok(view.clone()));
+        prop_assert_eq!(read(text.as_bytes()), Ok(view));
     }
 
     #[test]
@@ -113,7 +143,11 @@ proptest! {
         let mut text = write(&view).into_bytes();
         let at = at.index(text.len());
         text[at] = byte;
-        if let Ok(read) = read(&text) {
+        let read = read(&text);
+        for threads in 1..6 {
+            prop_assert_eq!(&read_by(threads, &text), &read);
+        }
+        if let Ok(read) = read {
             prop_assert_eq!(write(&read).into_bytes(), text);
         }
     }
