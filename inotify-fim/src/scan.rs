@@ -184,6 +184,8 @@ fn work(stack: &Stack, walk: &Walk<'_>) -> walk::Part {
         let _busy = Busy(stack);
         worker.step(job, |more| stack.push(more));
     }
+    // Each thread its own: what is left for one to do is to merge.
+    worker.part.entries.sort_by(|(one, _), (other, _)| one.cmp(other));
     worker.part
 }
 

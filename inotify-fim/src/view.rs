@@ -1,5 +1,6 @@
 //! What a set of files was, by path, and what differs between two such views. Pure: no file is touched.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -139,27 +140,53 @@ impl Difference {
 /// It knows nothing of how files are looked at: [`Roots::differences`](crate::roots::Roots::differences) does.
 #[must_use]
 pub fn compare(old: &View, new: &View) -> Vec<Difference> {
-    let mut gone: HashMap<(Inode, Kind), &Path> = HashMap::new();
-    for (path, print) in old.entries.iter().filter(|(path, _)| !new.entries.contains_key(*path)) {
-        gone.extend(identity(print).map(|identity| (identity, path)));
-    }
-    let mut moved = HashMap::new();
-    for (path, print) in new.entries.iter().filter(|(path, _)| !old.entries.contains_key(*path)) {
-        let from = identity(print).and_then(|identity| gone.remove(&identity));
-        if let Some(from) = from.filter(|from| is_same_file(&old.entries[*from], print)) {
-            moved.insert(path, from);
+    let (mut gone, mut fresh, mut found) = (Vec::new(), Vec::new(), Vec::new());
+    for (path, was, is) in joined(old, new) {
+        match (was, is) {
+            (Some(was), None) => gone.push((path, was)),
+            (None, Some(is)) => fresh.push((path, is)),
+            (Some(was), Some(is)) if Arc::ptr_eq(was, is) => {}
+            (Some(was), Some(is)) => {
+                found.extend(changed(was, is).map(|change| difference(path, change, Some(was), Some(is))));
+            }
+            (None, None) => {}
         }
     }
-    let left: HashSet<&Path> = moved.values().copied().collect();
-    let deleted = old.entries.iter().filter(|(path, _)| !new.entries.contains_key(*path) && !left.contains(path));
-    let mut found: Vec<Difference> = deleted.map(|(path, print)| difference(path, Change::Deleted, Some(print), None)).collect();
-    found.extend(new.entries.iter().filter_map(|(path, print)| match (moved.get(path), old.entries.get(path)) {
-        (Some(from), _) => Some(difference(path, Change::Moved { from: (*from).clone() }, old.entries.get(*from), Some(print))),
-        (None, None) => Some(difference(path, Change::Created, None, Some(print))),
-        (None, Some(was)) => Some(difference(path, changed(was, print)?, Some(was), Some(print))),
-    }));
+    let mut origins: HashMap<(Inode, Kind), _> = gone.iter().filter_map(|from| Some((identity(from.1)?, *from))).collect();
+    let mut left = HashSet::new();
+    for (path, print) in fresh {
+        let from = identity(print).and_then(|identity| origins.remove(&identity));
+        found.push(match from.filter(|(_, was)| is_same_file(was, print)) {
+            Some((from, was)) => {
+                left.insert(from);
+                difference(path, Change::Moved { from: Arc::clone(from) }, Some(was), Some(print))
+            }
+            None => difference(path, Change::Created, None, Some(print)),
+        });
+    }
+    let deleted = gone.into_iter().filter(|(path, _)| !left.contains(path));
+    found.extend(deleted.map(|(path, was)| difference(path, Change::Deleted, Some(was), None)));
     found.sort_by(|one, other| one.path.cmp(&other.path));
     found
+}
+
+/// One path, and what two views have there: one of them at least.
+type Joined<'a> = (&'a Path, Option<&'a Arc<Fingerprint>>, Option<&'a Arc<Fingerprint>>);
+
+/// The paths of two views, sorted.
+fn joined<'a>(old: &'a View, new: &'a View) -> impl Iterator<Item = Joined<'a>> {
+    let (mut old, mut new) = (old.entries.iter().peekable(), new.entries.iter().peekable());
+    std::iter::from_fn(move || {
+        let order = match (old.peek(), new.peek()) {
+            (Some((one, _)), Some((other, _))) => one.cmp(other),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let was = old.next_if(|_| order.is_le());
+        let is = new.next_if(|_| order.is_ge());
+        let (path, _) = was.or(is)?;
+        Some((path, was.map(|(_, print)| print), is.map(|(_, print)| print)))
+    })
 }
 
 pub(crate) fn difference(

@@ -18,11 +18,16 @@ pub(super) fn named(paths: &[PathBuf], ignore: &[String], largest: u64) -> anyho
 
 /// The topmost paths of a manifest.
 pub(super) fn of_manifest(view: &View, ignore: &[String], largest: u64) -> anyhow::Result<Roots> {
-    let is_below_another = |path: &[u8]| {
-        let above = Path::new(std::ffi::OsStr::from_bytes(path)).parent();
-        above.is_some_and(|above| view.entries.contains_key(above.as_os_str().as_bytes()))
-    };
-    let topmost = view.entries.keys().filter(|path| !is_below_another(path));
+    let mut above = (Vec::new(), false);
+    let topmost = view.entries.keys().filter(|path| {
+        let parent =
+            Path::new(std::ffi::OsStr::from_bytes(path)).parent().map_or(&[][..], |parent| parent.as_os_str().as_bytes());
+        // Most stand where the one before stands.
+        if above.0 != parent {
+            above = (parent.to_vec(), view.entries.contains_key(parent));
+        }
+        !above.1
+    });
     of(topmost.map(|path| path.to_vec()).collect(), ignore, largest)
 }
 
