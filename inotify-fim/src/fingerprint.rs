@@ -23,7 +23,7 @@ use rustix::fs::{Statx, StatxAttributes, StatxFlags};
 use crate::pace::{Pace, Share};
 pub use content::HashState;
 pub(crate) use content::Reader;
-pub(crate) use look::{ATTEMPTS, Wanted, glance, kind, look, look_at, stat};
+pub(crate) use look::{ATTEMPTS, Wanted, glance, kind, look, look_at, of_open, stat};
 pub(crate) use means::{Budget, Deadline, Known, Means};
 pub(crate) use partial::{Partial, Slice};
 

@@ -5,6 +5,7 @@
 //! depend on the number of threads. While files change, it is no picture of one moment.
 
 mod entry;
+mod root;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -20,8 +21,10 @@ use crate::fingerprint::HashState;
 use crate::fingerprint::Means;
 use crate::roots::Roots;
 use crate::view::{Path, View};
-use walk::{Job, Root, Walk};
-pub(crate) use walk::{LONGEST, barred, device_of};
+use root::Root;
+pub(crate) use root::{barred, device_of};
+pub(crate) use walk::LONGEST;
+use walk::{Job, Walk};
 
 /// So many single paths are looked at by one thread.
 const FEW: usize = 16;

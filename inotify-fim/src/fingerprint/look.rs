@@ -66,8 +66,10 @@ pub(crate) fn look(directory: BorrowedFd<'_>, name: &OsStr, wanted: Wanted, read
 
 /// The fingerprint of what was opened with `O_PATH`, and whether it stayed the same while it was taken.
 pub(crate) fn look_at(file: &OwnedFd, wanted: Wanted, reader: &mut Reader<'_>) -> io::Result<(Fingerprint, bool)> {
+    // Whoever takes the time after the look may have stood still in between, and a change since then pass for proven old.
+    let now = SystemTime::now();
     let before = stat(file.as_fd())?;
-    let mut found = Fingerprint::of_stat(&before, SystemTime::now());
+    let mut found = Fingerprint::of_stat(&before, now);
     let through = Through::new(file);
     let opened = match (found.kind, wanted) {
         (Kind::File, Wanted::Whole { largest, beginning, now }) => {
@@ -98,6 +100,14 @@ pub(crate) fn look_at(file: &OwnedFd, wanted: Wanted, reader: &mut Reader<'_>) -
     }
     let after = stat(file.as_fd())?;
     Ok((found, same(&before, &after)))
+}
+
+/// The fingerprint of a directory that is open for listing, as it was seen at a time no sooner than `now`; `None` if it did
+/// not stay the same since, or does not say all.
+pub(crate) fn of_open(directory: &OwnedFd, seen: &Statx, now: SystemTime) -> Option<Fingerprint> {
+    let mut found = Fingerprint::of_stat(seen, now);
+    found.xattrs = xattrs(directory).ok()?;
+    same(seen, &stat(directory.as_fd()).ok()?).then_some(found)
 }
 
 /// Whether a file is known, or may be read now.
@@ -145,7 +155,8 @@ fn unreadable(error: Errno) -> HashState {
 /// A fingerprint without opening the file. If it is swapped between the calls, what they say is of two files; the time of
 /// its last change, that of the first, keeps that from being taken for known at the next look.
 fn at_a_glance(directory: BorrowedFd<'_>, name: &OsStr, wanted: Wanted) -> io::Result<Fingerprint> {
-    let mut found = Fingerprint::of_stat(&glance(directory, name)?, SystemTime::now());
+    let now = SystemTime::now();
+    let mut found = Fingerprint::of_stat(&glance(directory, name)?, now);
     if found.kind == Kind::Symlink {
         found.target = Some(rustix::fs::readlinkat(directory, name, Vec::new())?.into_bytes().into());
     } else {

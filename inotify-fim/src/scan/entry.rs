@@ -10,7 +10,8 @@ use std::time::Duration;
 use rustix::fs::Statx;
 use rustix::io::Errno;
 
-use super::walk::{Part, Root, errno, is_kernel, uncover};
+use super::root::{Root, is_kernel};
+use super::walk::{Part, errno, uncover};
 use super::{Options, Read};
 use crate::beneath;
 use crate::fingerprint::{self, ATTEMPTS, Device, Fingerprint, HashState, Kind, LeadsTo, Means, Reader, Wanted};

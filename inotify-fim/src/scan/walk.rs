@@ -6,17 +6,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use std::{io, mem};
 
 use rustix::fs::{FileType, RawDir, Statx};
 use rustix::io::Errno;
 
 use super::entry::Shared;
+use super::root::Root;
 use super::{Enter, Options, Uncovered};
 use crate::beneath;
-use crate::fingerprint::{self, Device, Fingerprint, Kind, Means, Reader};
-use crate::roots::{Content, How, Roots};
+use crate::fingerprint::{self, Fingerprint, Kind, Means, Reader};
+use crate::roots::{Content, Roots};
 use crate::view::{Path, View};
 
 /// Octets of directory entries that are listed at once.
@@ -35,70 +36,15 @@ const WEIGHT: usize = 256;
 /// way to it has a path of its own in every list.
 pub(crate) const LONGEST: usize = 64 * 1024;
 
-/// File systems without files: proc, sysfs, cgroup, cgroup2, devpts, debugfs, tracefs, securityfs, bpf, mqueue, pstore,
-/// configfs, efivarfs, fusectl, binfmt_misc, selinuxfs (statfs(2), linux/magic.h).
-const KERNEL: [u64; 16] = [
-    0x9fa0,
-    0x6265_6572,
-    0x0027_e0eb,
-    0x6367_7270,
-    0x1cd1,
-    0x6462_6720,
-    0x7472_6163,
-    0x7363_6673,
-    0xcafe_4a11,
-    0x1980_0202,
-    0x6165_676c,
-    0x6265_6570,
-    0xde5e_81e4,
-    0x6573_5543,
-    0x4249_4e4d,
-    0xf97c_ff8c,
-];
-
 /// The time for the scan was over before this could be looked at.
 const OVER: Uncovered = Uncovered::Unreadable(Errno::CANCELED.raw_os_error());
-
-/// A root and the file system that it is on.
-pub(super) struct Root {
-    pub(super) path: Vec<u8>,
-    pub(super) how: Arc<How>,
-    /// Its directory; an error of which NOTDIR may mean that it is one file.
-    pub(super) top: Result<OwnedFd, Errno>,
-    device: Option<Device>,
-    /// That file system holds files, and not the kernel's own state.
-    is_files: bool,
-}
-
-impl Root {
-    pub(super) fn new(path: Vec<u8>, how: Arc<How>) -> Self {
-        let top = beneath::open(&path, &path);
-        let device = top.as_ref().ok().and_then(device_of);
-        let is_files = top.as_ref().is_ok_and(|top| matches!(is_kernel(top), Ok(false)));
-        Self { path, how, top, device, is_files }
-    }
-
-    /// Why a directory is not gone into. What is on the root's own file system need not be asked for its type again.
-    fn bars(&self, directory: &OwnedFd) -> Result<Option<Uncovered>, Errno> {
-        if self.is_files && self.device.is_some() && device_of(directory) == self.device {
-            return Ok(None);
-        }
-        barred(directory, self.device, self.how.cross)
-    }
-
-    /// A directory below it, or its own.
-    fn open(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        let top = self.top.as_ref().map_err(|error| *error)?;
-        beneath::open_in(top, &path[self.path.len()..])
-    }
-}
 
 /// What is to be done.
 pub(super) enum Job {
     /// Look at a path; go on below it if that is `whole`.
     Place { root: Arc<Root>, path: Vec<u8>, whole: bool },
-    /// List a directory and look at its entries.
-    Directory { root: Arc<Root>, path: Vec<u8>, anchor: Option<Anchor> },
+    /// List a directory and look at its entries; if `is_new`, at its own first.
+    Directory { root: Arc<Root>, path: Vec<u8>, anchor: Option<Anchor>, is_new: bool },
     /// Look at these files of a directory.
     Files(Files),
 }
@@ -203,8 +149,8 @@ impl Worker<'_> {
                 }
                 (path, done)
             }
-            Job::Directory { root, path, anchor } => {
-                let done = self.directory(&root, &path, anchor, &mut push);
+            Job::Directory { root, path, anchor, is_new } => {
+                let done = self.directory(&root, &path, (anchor, is_new), &mut push);
                 (path, done)
             }
             Job::Files(files) => return self.files(files, &mut push),
@@ -235,38 +181,55 @@ impl Worker<'_> {
             None => self.look(root, &directory, name, path.to_vec()),
         }
         if whole && fingerprint::kind(&stat) == Kind::Directory {
-            self.enter(root, path.to_vec(), None, push);
+            self.enter(root, path.to_vec(), (None, false), push);
         }
         Ok(())
     }
 
-    /// Goes on below a directory, if that is not left out.
-    fn enter(&mut self, root: &Arc<Root>, path: Vec<u8>, anchor: Option<Anchor>, push: &mut impl FnMut(Job)) {
-        if root.how.excludes_folder(&path) {
+    /// Goes on below a directory, if that is not left out; whether it is not.
+    fn enter(
+        &mut self,
+        root: &Arc<Root>,
+        path: Vec<u8>,
+        (anchor, is_new): (Option<Anchor>, bool),
+        push: &mut impl FnMut(Job),
+    ) -> bool {
+        let is_left_out = root.how.excludes_folder(&path);
+        if is_left_out {
             self.part.uncovered.push((path, Uncovered::Excluded));
         } else {
-            push(Job::Directory { root: Arc::clone(root), path, anchor });
+            push(Job::Directory { root: Arc::clone(root), path, anchor, is_new });
         }
+        !is_left_out
     }
 
     fn directory(
         &mut self,
         root: &Arc<Root>,
         path: &[u8],
-        anchor: Option<Anchor>,
+        (anchor, is_new): (Option<Anchor>, bool),
         push: &mut impl FnMut(Job),
     ) -> Result<(), Errno> {
-        let directory = Arc::new(match &anchor {
-            Some(Anchor(above, length)) => beneath::open_in(above, &path[*length..])?,
-            None => root.open(path)?,
-        });
+        let shared: Path = path.into();
+        let opened = match &anchor {
+            Some(Anchor(above, length)) => beneath::open_in(above, &path[*length..]),
+            None => root.open(path),
+        };
+        let now = SystemTime::now();
+        let seen = opened.and_then(|directory| Ok((stat(&directory)?, directory)));
+        if is_new {
+            let print = seen.as_ref().ok().and_then(|(stat, directory)| fingerprint::of_open(directory, stat, now));
+            self.own(root, &shared, print, push)?;
+        }
+        let (stat, directory) = seen?;
+        let directory = Arc::new(directory);
         let anchor = Anchor::below(&directory, path, root, anchor);
-        if let Some(why) = root.bars(&directory)? {
+        if let Some(why) = root.bars(&directory, &stat)? {
             self.part.uncovered.push((path.to_vec(), why));
             return Ok(());
         }
         (self.walk.enter)(path, &directory);
-        let (shared, mut names): (Path, _) = (path.into(), Vec::new());
+        let mut names = Vec::new();
         let files = |names: &mut Vec<OsString>| Files {
             root: Arc::clone(root),
             directory: Arc::clone(&directory),
@@ -302,7 +265,16 @@ impl Worker<'_> {
                 }
             }
         }
-        self.files(files(&mut names), push);
+        if !names.is_empty() {
+            self.files(files(&mut names), push);
+        }
+        Ok(())
+    }
+
+    /// Takes what was seen of a directory through its own descriptor, or else looks at its name.
+    fn own(&mut self, root: &Arc<Root>, path: &Path, seen: Option<Fingerprint>, push: &mut impl FnMut(Job)) -> Result<(), Errno> {
+        let Some(print) = seen else { return self.place(root, path, false, push) };
+        self.part.entries.push((Arc::clone(path), Arc::new(print)));
         Ok(())
     }
 
@@ -319,8 +291,8 @@ impl Worker<'_> {
             return false;
         }
         if listed == FileType::Directory && !self.walk.shared.may_know(&path) {
-            self.enter(root, path, anchor.cloned(), push);
-            return true;
+            // Its own entry is looked at through the descriptor that lists it.
+            return !self.enter(root, path, (anchor.cloned(), true), push);
         }
         let excluded = root.how.excludes(&path);
         let is_plain = !excluded && root.how.content != Content::Executables;
@@ -340,7 +312,7 @@ impl Worker<'_> {
         }
         let known = self.walk.shared.known(root, directory, name, &path, &stat, &mut self.reader);
         if fingerprint::kind(&stat) == Kind::Directory {
-            self.enter(root, path, anchor.cloned(), push);
+            self.enter(root, path, (anchor.cloned(), false), push);
         }
         let is_new = known.is_none();
         self.part.entries.extend(known);
@@ -371,33 +343,16 @@ impl Worker<'_> {
     }
 }
 
-/// Why a directory that is open is not gone into.
-pub(crate) fn barred(directory: &OwnedFd, root: Option<Device>, cross: bool) -> Result<Option<Uncovered>, Errno> {
-    if device_of(directory) != root && !cross {
-        return Ok(Some(Uncovered::OtherFileSystem));
-    }
-    Ok(is_kernel(directory)?.then_some(Uncovered::Kernel))
-}
-
-/// Whether a file is none but the kernel's own state.
-pub(super) fn is_kernel(file: &OwnedFd) -> Result<bool, Errno> {
-    // Its width and sign differ between machines; the numbers all fit in 32 bits.
-    let kind = rustix::fs::fstatfs(file)?.f_type as u64 & 0xffff_ffff;
-    Ok(KERNEL.contains(&kind))
-}
-
-/// The device of the file system that a directory is on.
-pub(crate) fn device_of(directory: &OwnedFd) -> Option<Device> {
-    let stat = fingerprint::stat(directory.as_fd()).ok()?;
-    Some(Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor })
-}
-
 fn leaves_out(root: &Root, excluded: bool, stat: &Statx) -> bool {
     root.how.leaves_out(excluded, fingerprint::kind(stat), stat.stx_mode)
 }
 
 fn glance(directory: &OwnedFd, name: &OsStr) -> Result<Statx, Errno> {
     fingerprint::glance(directory.as_fd(), name).map_err(|error| errno(&error))
+}
+
+fn stat(directory: &OwnedFd) -> Result<Statx, Errno> {
+    fingerprint::stat(directory.as_fd()).map_err(|error| errno(&error))
 }
 
 pub(super) fn errno(error: &io::Error) -> Errno {
