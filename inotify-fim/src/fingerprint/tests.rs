@@ -170,7 +170,7 @@ fn every_way_to_extended_attributes_ends_at_the_same(folder: &Path) {
 }
 
 #[test]
-fn an_equal_time_is_proof_only_if_it_is_old_enough() {
+fn e12_an_equal_time_is_proof_only_if_it_is_old_enough() {
     let now = UNIX_EPOCH + Duration::new(1000, 500_000_000);
     for (seconds, nanos, proof) in [
         (1000, 400_000_000, true),

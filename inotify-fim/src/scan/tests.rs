@@ -180,7 +180,7 @@ fn a_tree_deeper_than_a_path_may_be_long_is_walked() {
 
 /// The walk goes by descriptors: whoever swaps a directory for a link gains nothing.
 #[test]
-fn a_directory_swapped_for_a_link_leads_nowhere() {
+fn e05_a_directory_swapped_for_a_link_leads_nowhere() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     for (name, content) in [("outside", "secret"), ("root/real", "public")] {

@@ -9,4 +9,6 @@ mod writes;
 mod large;
 mod limits;
 mod mounts;
+mod processes;
 mod properties;
+mod sys;

@@ -1,13 +1,16 @@
 //! B: trees that grow, move and go.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::world::{World, bytes, options, told};
+use crate::fingerprint::{Kind, Means};
 use crate::roots::Roots;
-use crate::scan::Uncovered;
+use crate::scan::{self, Place, Uncovered};
 use crate::view::View;
 use crate::watch::event::Event;
+use crate::watch::reader;
 
 #[test]
 fn b04_b05_b06_moves_are_told_as_moves_and_trees_keep_being_watched() {
@@ -303,4 +306,36 @@ fn b16_each_directory_above_a_root_may_be_swapped() {
         assert_eq!(world.told_so_far(), told([("created", "a/b/root/more")]), "{name}");
         fs::remove_dir_all(world.at("gone")).unwrap();
     }
+}
+
+#[test]
+fn b22_a_directory_swapped_between_open_and_watch_is_the_one_that_is_watched() {
+    let mut world = World::with(|root| fs::create_dir(root.join("d")).unwrap());
+    let roots = world.reconciler.roots.clone();
+    world.restart(roots.clone(), View::default(), &options());
+    let (d, moved, outside) = (world.at("d"), world.outside("moved"), world.outside(""));
+    let along = world.reconciler.armed.along();
+    let enter = |path: &[u8], directory: &OwnedFd| {
+        if path == bytes(&d) {
+            fs::rename(&d, &moved).unwrap();
+            symlink(&outside, &d).unwrap();
+        }
+        along.enter(path, directory);
+    };
+    let places = [Place { path: bytes(&world.folder.path().join("root")), whole: true }];
+    let scan = scan::run_and(&roots, places, &View::default(), &options().scan, &Means::default(), &enter);
+    let made = along.end();
+    assert!(!made.failed);
+    world.reconciler.armed.take_over(made);
+    assert_eq!(scan.view.entries[&*bytes(&d)].kind, Kind::Directory, "as it was when it was opened");
+    let watch = world.reconciler.armed.watch(&bytes(&d)).unwrap();
+    let names = || {
+        let notes = reader::read(&world.inotify, &mut [0; 4096]).unwrap();
+        notes.into_iter().filter(|note| note.watch == watch).filter_map(|note| note.name).map(Vec::from).collect::<Vec<_>>()
+    };
+    names();
+    fs::write(outside.join("elsewhere"), "").unwrap();
+    assert!(names().is_empty(), "what the link leads to");
+    fs::create_dir(moved.join("inside")).unwrap();
+    assert_eq!(names(), [b"inside"]);
 }

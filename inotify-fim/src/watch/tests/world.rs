@@ -27,6 +27,10 @@ pub(super) struct World {
     pub(super) events: Vec<Event>,
 }
 
+pub(super) fn instance() -> OwnedFd {
+    inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap()
+}
+
 pub(super) fn bytes(path: &Path) -> Vec<u8> {
     path.as_os_str().as_bytes().to_vec()
 }
@@ -42,7 +46,7 @@ impl World {
         fs::create_dir_all(folder.path().join("root")).unwrap();
         fs::create_dir_all(folder.path().join("outside")).unwrap();
         prepare(&folder.path().join("root"));
-        let inotify = Arc::new(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap());
+        let inotify = Arc::new(instance());
         let roots = Roots::from_iter([bytes(&folder.path().join("root"))]);
         let reconciler = Reconciler::new(roots, View::default(), &options(), Some(Arc::clone(&inotify)));
         let mut world = Self { folder, inotify, reconciler, events: Vec::new() };
@@ -52,7 +56,12 @@ impl World {
 
     /// Anew, with other roots or another baseline.
     pub(super) fn restart(&mut self, roots: Roots, baseline: View, options: &Options) {
-        self.inotify = Arc::new(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap());
+        self.restart_with(instance(), roots, baseline, options);
+    }
+
+    /// The same with this instance of inotify.
+    pub(super) fn restart_with(&mut self, inotify: OwnedFd, roots: Roots, baseline: View, options: &Options) {
+        self.inotify = Arc::new(inotify);
         self.reconciler = Reconciler::new(roots, baseline, options, Some(Arc::clone(&self.inotify)));
     }
 

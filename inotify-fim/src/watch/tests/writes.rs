@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use super::sys::write_by_ring;
 use super::world::{World, bytes, told};
 use crate::watch::event::{Event, Source};
 
@@ -369,4 +370,19 @@ fn f03_what_is_in_an_excluded_directory_is_dropped_though_a_root_in_it_is_watche
     assert_eq!((world.told_so_far(), world.reconciler.armed.len(), counted(&mut world)), (told([]), watched, 0));
     fs::write(world.at("logs/audit"), "x").unwrap();
     assert_eq!(world.told_so_far(), told([("modified", "logs/audit")]));
+}
+
+#[test]
+fn c09_a_write_through_a_ring_is_told_and_at_the_latest_found() {
+    let mut world = World::with(|root| fs::write(root.join("f"), "one").unwrap());
+    let file = fs::File::options().write(true).open(world.at("f")).unwrap();
+    if let Err(error) = write_by_ring(&file, b"two") {
+        return eprintln!("NOT TESTED: c09: no io_uring: {error}");
+    }
+    assert_eq!(fs::read_to_string(world.at("f")).unwrap(), "two");
+    world.drain();
+    // Before Linux 5.18 there is no event.
+    world.reconciler.compare(Source::Schedule, &mut |_| {});
+    let changes: Vec<_> = world.told().into_iter().filter(|(_, name)| !name.is_empty()).collect();
+    assert_eq!(changes, told([("modified", "f")]));
 }
