@@ -48,6 +48,18 @@ pub(crate) struct Monitor {
     outlets: Outlets,
     own: Vec<Own>,
     running: Mutex<Option<Running>>,
+    exchange: watch::Sender<Exchange>,
+}
+
+/// What becomes of a watch when the policy is read again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Exchange {
+    /// What runs is what the policy wants.
+    Done,
+    /// One has ended, the next does not run yet.
+    UnderWay,
+    /// The next could not be started.
+    Failed,
 }
 
 /// A file of egret's own, beside those that the policy names.
@@ -89,7 +101,7 @@ struct Former {
 
 impl Monitor {
     pub(crate) fn new(outlets: Outlets, own: Vec<Own>) -> Self {
-        Self { outlets, own, running: Mutex::new(None) }
+        Self { outlets, own, running: Mutex::new(None), exchange: watch::Sender::new(Exchange::Done) }
     }
 
     /// Reads the baseline that a policy names. One that cannot be read, is no manifest, or is not signed as it should be
@@ -121,11 +133,18 @@ impl Monitor {
         if prepared.as_ref().is_some_and(|prepared| self.serves(prepared)) {
             return Ok(());
         }
+        self.exchange.send_replace(Exchange::UnderWay);
+        let served = self.exchange(prepared);
+        self.exchange.send_replace(if served.is_ok() { Exchange::Done } else { Exchange::Failed });
+        served
+    }
+
+    fn exchange(&self, prepared: Option<Prepared>) -> anyhow::Result<()> {
         let former = self.running().take();
         let Some(prepared) = prepared else {
             if let Some(former) = former {
                 let teller = Arc::clone(&former.teller);
-                let (_, complete) = former.end(HANDOVER);
+                let (_, complete) = former.hand_over();
                 lock(&teller).ended(complete, Some("the policy names no files any more".to_owned()));
                 metrics::files_covered(&Ledger::default());
             }
@@ -133,7 +152,7 @@ impl Monitor {
             self.outlets.readiness.compared();
             return Ok(());
         };
-        let former = former.map(|running| running.end(HANDOVER).0).unwrap_or_default();
+        let former = former.map(|running| running.hand_over().0).unwrap_or_default();
         match self.start(prepared, former) {
             Ok(running) => *self.running() = Some(running),
             Err(error) => {
@@ -167,7 +186,7 @@ impl Monitor {
         let (first, compared) = watch::channel(false);
         let (heard, readiness) = (Arc::clone(&teller), Arc::clone(&self.outlets.readiness));
         let tell = move |event| {
-            let is_first = matches!(event, Seen::Compared { source: Source::Start, .. });
+            let is_first = matches!(event, Seen::Compared { source: Source::Start, complete: true, .. });
             lock(&heard).hear(event);
             if is_first {
                 readiness.compared();
@@ -200,15 +219,23 @@ impl Monitor {
     /// Why nothing should be started: what the comparison found, or that there was none.
     pub(crate) async fn allows_start(&self) -> Result<(), String> {
         let current = || self.running().as_ref().map(|running| running.compared.clone());
-        while let Some(mut compared) = current() {
-            let done = compared.wait_for(|done| *done).await.is_ok();
-            if done || current().is_none_or(|current| current.same_channel(&compared)) {
-                let why = self.outlets.stop.borrow().clone();
-                let ended = || "the file watch has ended before its first comparison was done".to_owned();
-                return why.or_else(|| (!done).then(ended)).map_or(Ok(()), Err);
+        let answer = |why: Option<&str>| self.outlets.stop.borrow().clone().or(why.map(str::to_owned)).map_or(Ok(()), Err);
+        let ended = "the file watch has ended before its first comparison was done";
+        let mut exchange = self.exchange.subscribe();
+        loop {
+            let settled = exchange.wait_for(|state| *state != Exchange::UnderWay).await.map(|state| *state);
+            if settled.is_ok_and(|state| state == Exchange::Failed) {
+                return answer(Some(ended));
+            }
+            let Some(mut compared) = current() else { return answer(None) };
+            if compared.wait_for(|done| *done).await.is_ok() {
+                return answer(None);
+            }
+            let is_done = *exchange.borrow() == Exchange::Done;
+            if is_done && current().is_some_and(|current| current.same_channel(&compared)) {
+                return answer(Some(ended));
             }
         }
-        Ok(())
     }
 
     /// Tells what is due, looks whether other changes were approved, and whether the watch still watches. To be called
@@ -239,6 +266,12 @@ impl Monitor {
 }
 
 impl Running {
+    /// For a reload: what is not compared yet for the first time, the next watch begins anew.
+    fn hand_over(self) -> (Former, bool) {
+        let within = if *self.compared.borrow() { HANDOVER } else { Duration::ZERO };
+        self.end(within)
+    }
+
     /// What the next watch goes on from, and whether a last comparison was done `within` this time. Before the first
     /// comparison was done, or where the watch has ended by itself, there is no view to go on from.
     fn end(self, within: Duration) -> (Former, bool) {
@@ -341,3 +374,6 @@ pub(crate) async fn finish(monitor: &Monitor, most: Duration) {
     let ended = tokio::time::timeout(most, tokio::task::spawn_blocking(move || running.end(within).1)).await;
     lock(&teller).ended(matches!(ended, Ok(Ok(true))), None);
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,13 +151,13 @@ impl Teller {
             Seen::CoverageLost { why: Uncovered::Excluded, .. } => {}
             Seen::CoverageLost { path, why } => self.coverage("lost", Some(&path), Some(uncovered(why)), json!({})),
             Seen::CoverageGained { path } => self.coverage("gained", Some(&path), None, json!({})),
-            Seen::Compared { source, entries, watched, found, took, .. } => {
+            Seen::Compared { source, entries, watched, found, took, complete } => {
                 metrics::files_compared(source_word(source), took);
                 // Polls come every minute, and say nothing unless they find something.
                 if source != Source::Poll || found > 0 {
                     let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                     let facts = json!({ "source": source_word(source), "entries": entries, "watched": watched, "found": found,
-                                        "took_ms": took, "baseline": self.baseline });
+                                        "took_ms": took, "complete": complete, "baseline": self.baseline });
                     self.coverage("compared", None, None, facts);
                 }
             }

@@ -210,12 +210,60 @@ fn a_journal_in_a_watched_path_does_not_feed_itself() {
     assert!(!has(&journal), "{}", lines());
 }
 
+/// A policy whose first comparison takes a minute.
+fn slow(site: &Site) -> String {
+    File::create(site.at("app/large")).and_then(|file| file.set_len(1 << 30)).expect("a large file");
+    site.policy("  hashing: 1\n  watch: [{ path: @app }]\n")
+}
+
+#[test]
+fn a_reload_before_the_first_comparison_is_done_waits_for_what_it_asks_for_only() {
+    let site = Site::new();
+    let egret = Egret::with_policy(&slow(&site)).arg("--drain").arg("0").spawn();
+    egret.started();
+    let (status, why) = egret.get_admin("/readyz");
+    assert!(status == 503 && why.contains("compared"), "{why}");
+    egret.rewrite_policy(&site.policy("  watch: [{ path: @tmp }]\n"));
+    egret.event("coverage", |event| event["state"] == "compared" && event["complete"] == true);
+    let cut = egret.events("coverage").into_iter().find(|event| event["state"] == "compared").expect("an end of the first");
+    assert_eq!(cut["complete"], false, "nobody waits for what nobody asks for any more");
+    eventually("ready", || (egret.get_admin("/readyz").0 == 200).then_some(()));
+    site.write("tmp/f", "");
+    site.told(&egret, "created", "tmp/f");
+}
+
+#[test]
+fn a_first_comparison_that_a_reload_cuts_lets_nothing_start() {
+    const TERM: i32 = 15;
+    let site = Site::new();
+    let policy = slow(&site);
+    let mark = site.at("mark").display().to_string();
+    let egret = Egret::with_policy(&policy).arg("--drain").arg("0").arg("--").arg("touch").arg(&mark).spawn();
+    egret.started();
+    egret.rewrite_policy(&policy.replace("20ms", "30ms"));
+    egret.event("policy", |event| event["result"] == "loaded");
+    egret.signal(TERM);
+    egret.wait_exit();
+    assert!(!site.at("mark").exists());
+}
+
+#[test]
+fn a_reload_without_files_before_the_first_comparison_is_done_leaves_nothing_to_wait_for() {
+    let site = Site::new();
+    let egret = Egret::with_policy(&slow(&site)).arg("--drain").arg("0").spawn();
+    egret.started();
+    assert_eq!(egret.get_admin("/readyz").0, 503);
+    egret.rewrite_policy("version: 1\n");
+    let event = egret.event("coverage", |event| event["state"] == "ended");
+    assert_eq!(event["complete"], false);
+    eventually("ready", || (egret.get_admin("/readyz").0 == 200).then_some(()));
+}
+
 #[test]
 fn a_signal_ends_it_before_the_first_comparison_is_done_and_nothing_is_started() {
     const TERM: i32 = 15;
     let site = Site::new();
-    File::create(site.at("app/large")).and_then(|file| file.set_len(1 << 30)).expect("a large file");
-    let policy = site.policy("  hashing: 1\n  watch: [{ path: @app }]\n");
+    let policy = slow(&site);
     let mark = site.at("mark").display().to_string();
     let egret = Egret::with_policy(&policy).arg("--").arg("touch").arg(&mark).spawn();
     egret.started();
