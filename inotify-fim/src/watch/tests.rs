@@ -8,6 +8,7 @@ mod moves;
 mod writes;
 mod large;
 mod limits;
+mod fuse;
 mod mounts;
 mod processes;
 mod properties;

@@ -6,12 +6,13 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::fuse::Served;
 use super::namespace::{UNSHARE, has_namespaces, is_inside, not_tested, run};
 use super::world::{World, bytes, options, told};
 use crate::ledger::{Ledger, Polled, Proof, Unverified};
 use crate::roots::Roots;
 use crate::scan::Uncovered;
-use crate::view::View;
+use crate::view::{Change, View};
 use crate::watch::MountChange;
 use crate::watch::event::{Event, Source};
 
@@ -292,6 +293,31 @@ fn d17_d18_a_tree_in_another_mount_namespace_is_watched_while_that_lives() {
     world.drain();
     let gone = Event::CoverageLost { path: root.into_bytes(), why: Uncovered::Unreadable(2) };
     assert!(world.events.contains(&gone), "{:?}", world.events);
+}
+
+#[test]
+fn d11_d12_a_file_system_that_others_serve_is_polled_and_said_to_be() {
+    if !is_inside(module_path!(), "d11_d12_a_file_system_that_others_serve_is_polled_and_said_to_be", "true") {
+        return;
+    }
+    let mut world = World::with(|root| fs::create_dir(root.join("m")).unwrap());
+    let Some(served) = Served::mount(&world.at("m"), "one") else { return };
+    world.mounts_changed();
+    world.drain();
+    assert_eq!(world.proof("m"), Some(Proof::Polled(Polled::Remote)));
+    assert!(world.events.contains(&Event::CoverageLost { path: bytes(&world.at("m")), why: Uncovered::Remote }));
+    assert!(world.reconciler.polls());
+    world.events.clear();
+    served.write("two");
+    assert_eq!(fs::read_to_string(world.at("m/f")).unwrap(), "two");
+    assert!(!world.read(), "no event says so");
+    world.poll();
+    let found = |event: &&Event| {
+        matches!(event, Event::Changed { difference, source: Source::Poll, .. }
+            if difference.path.ends_with(b"m/f") && difference.change == Change::Modified)
+    };
+    assert_eq!(world.events.iter().filter(found).count(), 1, "{:?}", world.events);
+    unmount(&world.at("m"));
 }
 
 #[test]
