@@ -323,6 +323,19 @@ fn g06_egret_watches_its_own_policy() {
 }
 
 #[test]
+fn status_has_the_fields_that_the_reference_names() {
+    let site = Site::new("", "");
+    let status = site.status();
+    let has: BTreeSet<&str> = status.as_object().expect("an object").keys().map(String::as_str).collect();
+    let reference = include_str!("../../docs/reference.md");
+    let (_, section) = reference.split_once("### Files in /status").expect("a section");
+    let rows = section.split("\n## ").next().into_iter().flat_map(str::lines).filter_map(|line| line.strip_prefix("| `"));
+    let named = rows.filter_map(|row| row.split_once(" | ")).flat_map(|(fields, _)| fields.split("`, `"));
+    let named: BTreeSet<&str> = named.map(|field| field.trim_end_matches('`')).collect();
+    assert_eq!(has, named);
+}
+
+#[test]
 fn what_is_covered_is_told_to_people_and_machines() {
     let site = Site::with("ignore: [cache/]", "", |app| fs::create_dir_all(app.join("cache/deep")).expect("directories"));
     let status = eventually("the proof of events", || {
