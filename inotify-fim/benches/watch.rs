@@ -1,15 +1,15 @@
 //! What watching costs, beside bare inotify calls over the same tree; how soon a change is told; and a burst.
 //!
 //! A program of its own and not criterion's: each run needs a new watch, and some take seconds. It prints the median of
-//! several runs. `watched` is until the first comparison of the tree is told: it holds a scan of all directories too, some
-//! fourteen calls for each to the bare six.
+//! several runs. `watched` is until the first comparison of the tree is told: it holds a scan of all directories too, eight
+//! calls for each to the bare six, by both processors.
 //!
 //! ```text
 //! cargo bench -p egret-inotify-fim --bench watch
 //! ```
 //!
-//! On Linux 6.18, 2 processors (AMD EPYC) that others kept busy, ext4: 1,000 directories 9.9 ms bare, 30 ms watched; 20,000
-//! directories 223 and 472 ms (2.1 times). Event to tell 180 to 220 µs, p50. 100,000 creations: all told, no gap on ext4; on
+//! On Linux 6.18, 2 processors (AMD EPYC), ext4, with `chrt -f 20`: 1,000 directories 9.2 ms bare, 8.8 ms watched; 20,000
+//! directories 187 and 165 ms (0.88 times). Event to tell 180 to 410 µs, p50. 100,000 creations: all told, no gap on ext4; on
 //! tmpfs, where they come faster, two gaps that were repaired.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
