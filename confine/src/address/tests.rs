@@ -1,0 +1,66 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn internet(bytes: &[u8]) -> SocketAddr {
+    match parse(bytes) {
+        Ok(Address::Internet(destination)) => destination.address,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_reaches_this_machine_is_named_so() {
+    let any_v4 = to_bytes("0.0.0.0:80".parse().unwrap(), Family::V4);
+    assert_eq!(internet(&any_v4), "127.0.0.1:80".parse().unwrap());
+    let any_v6 = to_bytes("[::]:80".parse().unwrap(), Family::V6);
+    assert_eq!(internet(&any_v6), "[::1]:80".parse().unwrap());
+    let mapped_any = to_bytes("0.0.0.0:80".parse().unwrap(), Family::V6);
+    assert_eq!(internet(&mapped_any), "127.0.0.1:80".parse().unwrap());
+}
+
+#[test]
+fn a_mapped_address_is_the_ipv4_one() {
+    let mapped = to_bytes("192.0.2.7:443".parse().unwrap(), Family::V6);
+    assert_eq!(internet(&mapped), "192.0.2.7:443".parse().unwrap());
+}
+
+#[test]
+fn families_are_told_apart() {
+    assert_eq!(parse(&[0, 0]), Ok(Address::Nobody));
+    assert_eq!(parse(&[1, 0, b'/']), Ok(Address::Other));
+    assert_eq!(parse(&[16, 0]), Ok(Address::Other));
+    assert_eq!(parse(&[]), Err(Errno::INVAL));
+    assert_eq!(parse(&[2]), Err(Errno::INVAL));
+}
+
+#[test]
+fn every_shorter_address_is_refused() {
+    let v4 = to_bytes("192.0.2.7:443".parse().unwrap(), Family::V4);
+    let v6 = to_bytes("[2001:db8::7]:443".parse().unwrap(), Family::V6);
+    for length in 2..v4.len() {
+        assert_eq!(parse(&v4[..length]), Err(Errno::INVAL));
+    }
+    for length in 2..24 {
+        assert_eq!(parse(&v6[..length]), Err(Errno::INVAL));
+    }
+    assert_eq!(internet(&v6[..24]), "[2001:db8::7]:443".parse().unwrap());
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(address in any::<SocketAddr>(), zeros in 0..100_usize) {
+        prop_assume!(!address.ip().to_canonical().is_unspecified());
+        let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+        let mut bytes = to_bytes(address, family);
+        bytes.extend(vec![0; zeros]);
+        let read = internet(&bytes);
+        prop_assert_eq!(read.ip(), address.ip().to_canonical());
+        prop_assert_eq!(read.port(), address.port());
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..LONGEST)) {
+        let _ = parse(&bytes);
+    }
+}

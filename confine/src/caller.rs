@@ -1,0 +1,150 @@
+//! What may be learnt of the thread that made a call, through `/proc/<tid>` and its memory.
+//!
+//! A thread's number may go to another thread once the call has ended. So everything learnt here counts only if the call is
+//! found to wait afterwards; that is for whoever uses it.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use crate::address::{self, Address, Family};
+use crate::sys;
+
+/// A thread that made a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub(crate) tid: u32,
+}
+
+/// Who made a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// The process, as numbered in this process's PID namespace.
+    pub pid: u32,
+    /// What it runs, if that could be read.
+    pub exe: Option<PathBuf>,
+    /// Its effective user; root's if the process lets nobody look at it.
+    pub uid: u32,
+}
+
+/// What a descriptor stands for, by the kernel's name of its protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Tcp(Family),
+    Udp(Family),
+    /// Any other kind of socket.
+    Other,
+}
+
+/// Flags of a descriptor that outlive its replacement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flags {
+    pub(crate) nonblocking: bool,
+    pub(crate) close_on_exec: bool,
+}
+
+impl Caller {
+    /// The address that this pointer and length mean, as the kernel would take them.
+    pub(crate) fn address(self, pointer: u64, length: u64) -> Result<Address, Errno> {
+        // The kernel takes the length as an int.
+        let length = (length & 0xffff_ffff) as u32;
+        let length = usize::try_from(length.cast_signed()).map_err(|_| Errno::INVAL)?;
+        if length > address::LONGEST {
+            return Err(Errno::INVAL);
+        }
+        let mut bytes = [0; address::LONGEST];
+        self.read(pointer, &mut bytes[..length])?;
+        address::parse(&bytes[..length])
+    }
+
+    /// Reads the caller's memory: the whole buffer, or an error.
+    pub(crate) fn read(self, pointer: u64, buffer: &mut [u8]) -> Result<(), Errno> {
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        match sys::read_memory(self.tid, pointer, buffer) {
+            Err(Errno::PERM | Errno::NOSYS | Errno::ACCESS) => self.read_file(pointer, buffer),
+            read => read,
+        }
+    }
+
+    /// The same through procfs, where an outer filter refuses the call or the caller has another user.
+    fn read_file(self, pointer: u64, buffer: &mut [u8]) -> Result<(), Errno> {
+        let memory = self.look(|| File::open(format!("/proc/{}/mem", self.tid)))?;
+        memory.read_exact_at(buffer, pointer).map_err(|_| Errno::FAULT)
+    }
+
+    /// The inode of the socket behind this descriptor.
+    ///
+    /// # Errors
+    /// BADF, NOTSOCK as connect(2); ACCESS if nobody may look.
+    pub(crate) fn socket(self, number: i32) -> Result<u64, Errno> {
+        let link = self.look(|| fs::read_link(format!("/proc/{}/fd/{number}", self.tid)));
+        let link = link.map_err(|errno| if errno == Errno::NOENT { Errno::BADF } else { errno })?;
+        // Names of files start with a slash, so that none of them reads like this.
+        let inode = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+        inode.ok_or(Errno::NOTSOCK)
+    }
+
+    /// What kind of socket it is (`system.sockprotoname`, the one thing that sockfs tells of a socket that is not one's own).
+    pub(crate) fn protocol(self, number: i32) -> Result<Protocol, Errno> {
+        let path = format!("/proc/{}/fd/{number}", self.tid);
+        let mut name = [0; 32];
+        let length = self.look(|| Ok(rustix::fs::getxattr(&path, "system.sockprotoname", &mut name)?))?;
+        let name = name.get(..length).unwrap_or_default();
+        Ok(match name.split(|byte| *byte == 0).next().unwrap_or_default() {
+            b"TCP" => Protocol::Tcp(Family::V4),
+            b"TCPv6" => Protocol::Tcp(Family::V6),
+            b"UDP" => Protocol::Udp(Family::V4),
+            b"UDPv6" => Protocol::Udp(Family::V6),
+            _ => Protocol::Other,
+        })
+    }
+
+    /// The descriptor's flags (`flags` of proc_pid_fdinfo(5), octal).
+    pub(crate) fn flags(self, number: i32) -> Result<Flags, Errno> {
+        let text = self.look(|| fs::read_to_string(format!("/proc/{}/fdinfo/{number}", self.tid)))?;
+        let flags = text.lines().find_map(|line| i32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+        let flags = flags.ok_or(Errno::BADF)?;
+        Ok(Flags { nonblocking: flags & libc::O_NONBLOCK != 0, close_on_exec: flags & libc::O_CLOEXEC != 0 })
+    }
+
+    /// Who it is.
+    pub(crate) fn process(self) -> Option<Process> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.tid)).ok()?;
+        let field = |name: &str, column: usize| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().nth(column)?.parse().ok()
+        };
+        let exe = self.look(|| fs::read_link(format!("/proc/{}/exe", self.tid))).ok();
+        Some(Process { pid: field("Tgid:", 0)?, exe, uid: field("Uid:", 1)? })
+    }
+
+    /// Looks; and if that is refused, looks again with the caller's own file-system identity, which is what the kernel's check
+    /// compares (`PTRACE_MODE_READ_FSCREDS`, ptrace(2)). A supervisor that is root may take it; any other has the caller's
+    /// already, or is refused again.
+    fn look<T>(self, mut look: impl FnMut() -> std::io::Result<T>) -> Result<T, Errno> {
+        match look() {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            seen => return seen.map_err(|error| errno(&error)),
+        }
+        let owner = fs::metadata(format!("/proc/{}", self.tid)).map_err(|error| errno(&error))?;
+        let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        if (owner.uid(), owner.gid()) == (user, group) {
+            return Err(Errno::ACCESS);
+        }
+        let seen = if sys::take_file_system_identity(owner.uid(), owner.gid()) { look() } else { Err(Errno::ACCESS.into()) };
+        sys::drop_file_system_identity(user, group);
+        seen.map_err(|error| errno(&error))
+    }
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,34 @@
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+
+use super::*;
+
+fn inode(socket: impl AsFd) -> u64 {
+    rustix::fs::fstat(socket).unwrap().st_ino
+}
+
+#[test]
+fn a_connected_socket_is_found_and_a_listening_one_is_not_connected() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    assert_eq!(state_of(inode(&stream)), Some(State::Connected));
+    assert_eq!(state_of(inode(&listener)), None);
+    assert_eq!(state_of(u64::MAX), None);
+}
+
+#[test]
+fn ipv6_sockets_are_in_the_other_table() {
+    let Ok(listener) = TcpListener::bind("[::1]:0") else { return eprintln!("SKIPPED: no IPv6 here") };
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    assert_eq!(state_of(inode(&stream)), Some(State::Connected));
+}
+
+#[test]
+fn the_head_of_the_table_is_no_socket() {
+    let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
+    assert_eq!(state_in(head, 0), None);
+    assert_eq!(state_in("", 0), None);
+    let line = "   0: 0100007F:1F90 0100007F:1F91 02 00000000:00000000 00:00000000 00000000     0        0 77 1 0 20";
+    assert_eq!(state_in(line, 77), Some(State::Connecting));
+    assert_eq!(state_in(line, 78), None);
+}

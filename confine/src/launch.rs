@@ -1,0 +1,272 @@
+//! Starts a command so that it is confined from its first instruction.
+//!
+//! One thread of this process restricts itself, starts the command, and does nothing else: what restricts a thread is
+//! inherited by its children, and the listener of its filter is a descriptor that all threads of this process share. So no
+//! descriptor is handed over, nothing of ours runs in the child, and the threads that answer are not restricted.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+
+use rustix::io::Errno;
+use rustix::net::AddressFamily;
+use rustix::process::DumpableBehavior;
+
+use crate::bpf;
+use crate::domain;
+use crate::egress::Egress;
+use crate::privileges;
+use crate::probe::Probe;
+use crate::rules::{self, Setting};
+use crate::status::Status;
+use crate::supervisor::{self, Abilities, Shared};
+use crate::sys::{self, Listening};
+
+/// How many threads answer: one that looks and one that connects keep two CPUs busy, and two more stand by for those that wait
+/// for a page of somebody's memory.
+const HANDLERS: usize = 4;
+
+/// What is wanted beyond the confinement itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The app can't make new namespaces. It costs some programs their own sandboxes.
+    pub no_namespaces: bool,
+}
+
+/// Why nothing was started.
+#[derive(Debug)]
+pub enum LaunchError {
+    /// This kernel, or the container's profile, does not allow it; the status says what and why.
+    CannotConfine(Status),
+    /// A standard stream is a socket that leads out, and the command would inherit it.
+    OpenDoor {
+        /// Its number.
+        stream: i32,
+    },
+    /// A thread could not restrict itself.
+    Restrict {
+        /// By what.
+        step: &'static str,
+        /// Why not.
+        errno: Errno,
+    },
+    /// Landlock said yes when it was asked and no when it was used.
+    Landlock(landlock::RulesetError),
+    /// No thread could be started.
+    Thread(io::Error),
+    /// The command itself could not be started.
+    Command(io::Error),
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LaunchError::CannotConfine(status) => {
+                let missing = status.layers.iter().take(2).find(|layer| layer.level == crate::Level::None);
+                write!(f, "the app can't be confined here: {}", missing.map_or("", |layer| layer.why.as_str()))
+            }
+            LaunchError::OpenDoor { stream } => {
+                write!(f, "descriptor {stream} is a network socket, which the app would inherit: redirect it")
+            }
+            LaunchError::Restrict { step, errno } => write!(f, "the app can't be confined: {step}: {errno}"),
+            LaunchError::Landlock(error) => write!(f, "the app can't be confined: Landlock: {error}"),
+            LaunchError::Thread(error) => write!(f, "no thread to confine the app: {error}"),
+            LaunchError::Command(error) => write!(f, "the app can't be started: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for LaunchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            LaunchError::Landlock(error) => Some(error),
+            LaunchError::Thread(error) | LaunchError::Command(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// A confined command. Dropping it ends nobody; processes that outlive it can't connect any more.
+#[derive(Debug)]
+pub struct Confined {
+    /// The command, to be waited for.
+    pub child: Child,
+    shared: Arc<Shared>,
+    handlers: Vec<JoinHandle<()>>,
+    launcher: JoinHandle<()>,
+    /// Dropping it has the launcher say goodbye.
+    stay: Sender<()>,
+}
+
+/// What was done so far, and is held now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activity {
+    /// Calls that were asked about.
+    pub asked: u64,
+    /// Those that were answered with an error.
+    pub refused: u64,
+    /// Sockets that had to be replaced, as they were not held any more.
+    pub replaced: u64,
+    /// Bugs of ours that were answered with a refusal.
+    pub panics: u64,
+    /// Sockets that are held now.
+    pub held: usize,
+    /// Connects that wait for a decision now.
+    pub pending: usize,
+}
+
+impl Confined {
+    /// What was done so far.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        let counts = &self.shared.counts;
+        Activity {
+            asked: counts.asked.load(Ordering::Relaxed),
+            refused: counts.refused.load(Ordering::Relaxed),
+            replaced: counts.replaced.load(Ordering::Relaxed),
+            panics: counts.panics.load(Ordering::Relaxed),
+            held: self.shared.sockets.count(),
+            pending: self.shared.pending.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Ends the threads of this confinement. Processes that are left over find every call that is asked about failing with
+    /// NOSYS once this process has closed the listener.
+    pub fn finish(self) {
+        drop(self.stay);
+        // They end by themselves; what is joined here has nothing left to say.
+        let _ = self.launcher.join();
+        for handler in self.handlers {
+            let _ = handler.join();
+        }
+    }
+}
+
+/// Starts `command` confined. Until it is waited for, somebody must keep the returned value.
+///
+/// From here on this process does not show its memory and descriptors to others (`PR_SET_DUMPABLE` of prctl(2)).
+///
+/// # Errors
+/// Nothing was started: see [`LaunchError`].
+pub fn launch(mut command: Command, options: Options, probe: &Probe, egress: impl Egress) -> Result<Confined, LaunchError> {
+    let status = Status::of(probe);
+    if !status.confines() {
+        return Err(LaunchError::CannotConfine(status));
+    }
+    refuse_open_doors()?;
+    let hidden = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    hidden.map_err(|errno| LaunchError::Restrict { step: "hiding the supervisor's memory", errno })?;
+    raise_descriptor_limit();
+    sys::close_inherited(&mut command);
+
+    let restriction = Restriction::new(options, probe);
+    let (listening, listener) = mpsc::channel();
+    let (begin, begun) = mpsc::channel();
+    let (started, child) = mpsc::channel();
+    let (stay, stayed) = mpsc::channel();
+    let (handlers_are, number_of_handlers) = mpsc::channel();
+    let launcher = thread::Builder::new().name("confine-launch".into()).spawn(move || {
+        let restricted = restriction.apply();
+        let is_restricted = restricted.is_ok();
+        if listening.send(restricted).is_err() || !is_restricted || begun.recv().is_err() {
+            return;
+        }
+        let _ = started.send(command.spawn());
+        stay_until_told(&stayed);
+        for _ in 0..number_of_handlers.recv().unwrap_or(0) {
+            sys::listen_on_nothing();
+        }
+    });
+    let launcher = launcher.map_err(LaunchError::Thread)?;
+    let listener = listener.recv().unwrap_or(Err(LaunchError::Restrict { step: "its thread", errno: Errno::CANCELED }))?;
+    let shared = Arc::new(Shared::new(listener.0, Box::new(egress), listener.1));
+    let handlers = supervisor::start(&shared, HANDLERS).map_err(LaunchError::Thread)?;
+    shared.stop_at_calls_of(listener.2);
+    let _ = handlers_are.send(handlers.len());
+    let _ = begin.send(());
+    let child = child.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+    match child {
+        Ok(child) => Ok(Confined { child, shared, handlers, launcher, stay }),
+        Err(error) => {
+            drop(stay);
+            let _ = launcher.join();
+            handlers.into_iter().for_each(|handler| drop(handler.join()));
+            Err(LaunchError::Command(error))
+        }
+    }
+}
+
+fn stay_until_told(stayed: &Receiver<()>) {
+    // Nothing is ever sent: it ends when the other side is dropped.
+    let _ = stayed.recv();
+}
+
+/// What restricts the launching thread.
+struct Restriction {
+    setting: Setting,
+    listening: Listening,
+    abilities: Abilities,
+    landlock: Option<u32>,
+}
+
+/// The listener, what the supervisor can do, and the number of the thread that is restricted.
+type Restricted = (OwnedFd, Abilities, u32);
+
+impl Restriction {
+    fn new(options: Options, probe: &Probe) -> Self {
+        let landlock = probe.landlock.ok();
+        let has_scopes = landlock.is_some_and(|version| version >= domain::SCOPES);
+        Restriction {
+            setting: Setting { guarded_pid: (!has_scopes).then(std::process::id), no_namespaces: options.no_namespaces },
+            listening: if probe.until_killed.is_ok() { Listening::UntilKilled } else { Listening::Yes },
+            abilities: Abilities {
+                answer_with_descriptor: probe.answer_with_descriptor.is_ok(),
+                own_connects_fail: landlock.is_some_and(|version| version >= domain::CONNECT),
+                receive_only: probe.receive_only.is_ok(),
+            },
+            landlock,
+        }
+    }
+
+    /// In this order: a filter needs no_new_privs, and Landlock's calls go before a filter that might refuse them.
+    fn apply(self) -> Result<Restricted, LaunchError> {
+        let failed = |step| move |errno| LaunchError::Restrict { step, errno };
+        privileges::drop_dangerous().map_err(failed("dropping capabilities"))?;
+        rustix::thread::set_no_new_privs(true).map_err(failed("no_new_privs"))?;
+        if let Some(version) = self.landlock {
+            domain::enter(version).map_err(LaunchError::Landlock)?;
+        }
+        let program = bpf::compile(&rules::rules(&self.setting));
+        let listener = sys::install(&program, self.listening).map_err(failed("the seccomp filter"))?;
+        let listener = listener.ok_or(LaunchError::Restrict { step: "the seccomp filter", errno: Errno::BADF })?;
+        // A kernel that can't is slower.
+        let _ = sys::wake_in_step(listener.as_fd());
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        Ok((listener, self.abilities, tid))
+    }
+}
+
+/// The command inherits the standard streams. Pipes, terminals, files and unix sockets are what they are for.
+fn refuse_open_doors() -> Result<(), LaunchError> {
+    for stream in 0..3 {
+        let Some(descriptor) = sys::standard_stream(stream) else { continue };
+        let family = rustix::net::sockopt::socket_domain(descriptor);
+        if family.is_ok_and(|family| family != AddressFamily::UNIX) {
+            return Err(LaunchError::OpenDoor { stream });
+        }
+    }
+    Ok(())
+}
+
+/// Sockets of the app are held here, too.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // With a lower one fewer are held; it does not fail for that.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}

@@ -1,0 +1,250 @@
+//! Which system calls are asked about, which are refused, and why. What is not listed is allowed without a look.
+//!
+//! The idea: the app never owns an internet socket that can reach anybody unless a connection was made for it. So only the
+//! calls that make, aim or open sockets matter, and those that would get at one from the side or at whoever confines.
+
+use libc::{c_int, c_long};
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It goes on without a look.
+    Allow,
+    /// The supervisor is asked (`SECCOMP_RET_USER_NOTIF`).
+    Ask,
+    /// It fails with this errno.
+    Fail(c_int),
+    /// The process ends. Only for calls of a foreign architecture.
+    Kill,
+}
+
+/// A test on one argument of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Which argument, from 0 to 5.
+    pub argument: u8,
+    /// What must hold.
+    pub test: Test,
+}
+
+/// What must hold of an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Test {
+    /// Its low 32 bits are this value; for arguments that the kernel takes as an `int`.
+    Is(u32),
+    /// Its low 32 bits, masked by the first, are the second.
+    Masked(u32, u32),
+    /// Its low 32 bits have one of these set.
+    AnyOf(u32),
+    /// Any of its 64 bits is set: a pointer that is not null.
+    NotNull,
+}
+
+/// One line: if the call has this number and all conditions hold, this happens. The first line that holds decides.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// The call's number.
+    pub call: u32,
+    /// All must hold; none at all holds always.
+    pub when: Vec<Condition>,
+    /// What happens then.
+    pub then: Action,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// What the rules depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Signals to the supervisor's process are refused here, since no Landlock scope refuses them. The numbers are those of
+    /// the supervisor's own PID namespace, which the app shares or else does not see it at all.
+    pub guarded_pid: Option<u32>,
+    /// New namespaces of any kind are refused.
+    pub no_namespaces: bool,
+}
+
+const fn is(argument: u8, value: c_int) -> Condition {
+    Condition { argument, test: Test::Is(value.cast_unsigned()) }
+}
+
+const fn any_of(argument: u8, bits: u32) -> Condition {
+    Condition { argument, test: Test::AnyOf(bits) }
+}
+
+const fn not_null(argument: u8) -> Condition {
+    Condition { argument, test: Test::NotNull }
+}
+
+/// The type of a socket without the flags beside it (`SOCK_TYPE_MASK` of linux/net.h).
+const fn socket_type(kind: c_int) -> Condition {
+    Condition { argument: 1, test: Test::Masked(0xf, kind.cast_unsigned()) }
+}
+
+fn rule(call: c_long, when: &[Condition], then: Action, why: &'static str) -> Rule {
+    // Every number of linux/unistd.h is small and positive.
+    Rule { call: u32::try_from(call).unwrap_or(u32::MAX), when: when.to_vec(), then, why }
+}
+
+/// All rules, in the order in which they are tried.
+#[must_use]
+pub fn rules(setting: &Setting) -> Vec<Rule> {
+    let mut rules = sockets();
+    rules.extend(traffic());
+    rules.extend(options());
+    rules.extend(refused());
+    if let Some(pid) = setting.guarded_pid {
+        rules.extend(guard(pid));
+    }
+    if setting.no_namespaces {
+        rules.extend(namespaces());
+    }
+    rules
+}
+
+/// Which sockets there may be, and who makes them.
+#[rustfmt::skip]
+fn sockets() -> Vec<Rule> {
+    use Action::{Allow, Ask, Fail};
+    use libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, EAFNOSUPPORT, EPROTONOSUPPORT, IPPROTO_TCP, IPPROTO_UDP};
+    use libc::{SOCK_DGRAM, SOCK_STREAM, SYS_socket, SYS_socketpair};
+    let mut rules = vec![
+        rule(SYS_socket, &[is(0, AF_UNIX)], Allow, "reaches nobody outside; connecting it is asked about"),
+        rule(SYS_socket, &[is(0, AF_NETLINK)], Allow, "talks to the kernel, which sends nothing for the unprivileged"),
+        rule(SYS_socketpair, &[is(0, AF_UNIX)], Allow, "reaches nobody outside"),
+        rule(SYS_socketpair, &[], Fail(EAFNOSUPPORT), "no other family has pairs that anybody needs"),
+    ];
+    for family in [AF_INET, AF_INET6] {
+        for (kind, protocol) in [(SOCK_STREAM, IPPROTO_TCP), (SOCK_DGRAM, IPPROTO_UDP)] {
+            for protocol in [0, protocol] {
+                let when = [is(0, family), socket_type(kind), is(2, protocol)];
+                rules.push(rule(SYS_socket, &when, Ask, "born in the supervisor, so that it can be connected there"));
+            }
+        }
+        rules.push(rule(SYS_socket, &[is(0, family)], Fail(EPROTONOSUPPORT),
+            "MPTCP, SCTP, UDP-Lite, ping, raw: each has another way out; who tries MPTCP falls back to TCP"));
+    }
+    rules.push(rule(SYS_socket, &[], Fail(EAFNOSUPPORT),
+        "packet, vsock, SMC, TIPC, RDS, RXRPC, KCM, ALG, XDP: other ways out, or kernel surface that nobody needs"));
+    rules
+}
+
+/// What is done with sockets.
+#[rustfmt::skip]
+fn traffic() -> Vec<Rule> {
+    use Action::{Ask, Fail};
+    use libc::{EOPNOTSUPP, SYS_bind, SYS_connect, SYS_listen, SYS_sendmmsg, SYS_sendmsg, SYS_sendto, SYS_recvfrom};
+    use libc::{SYS_getpeername, SYS_getsockname};
+    const FAST_OPEN: u32 = libc::MSG_FASTOPEN.cast_unsigned();
+    vec![
+        rule(SYS_connect, &[], Ask, "the one question"),
+        rule(SYS_bind, &[], Ask, "the supervisor lets go of the socket: it is no client's, and a free port must stay free"),
+        rule(SYS_listen, &[], Ask, "the supervisor lets go of the socket"),
+        rule(SYS_sendto, &[any_of(3, FAST_OPEN)], Fail(EOPNOTSUPP), "connects without connect(2); Landlock does not see it"),
+        rule(SYS_sendmsg, &[any_of(2, FAST_OPEN)], Fail(EOPNOTSUPP), "as sendto"),
+        rule(SYS_sendmmsg, &[any_of(3, FAST_OPEN)], Fail(EOPNOTSUPP), "as sendto"),
+        rule(SYS_sendto, &[not_null(4)], Ask, "a datagram to somebody: a DNS query, or refused"),
+        rule(SYS_recvfrom, &[not_null(4)], Ask, "whoever resolves names compares the sender with the nameserver"),
+        rule(SYS_getsockname, &[], Ask, "a socket that stands for one connected to a nameserver must look like it"),
+        rule(SYS_getpeername, &[], Ask, "as getsockname"),
+    ]
+}
+
+/// Socket options that would send a connection, or a packet, elsewhere than it was aimed. All are refused by number alone.
+#[rustfmt::skip]
+fn options() -> Vec<Rule> {
+    use libc::{EPERM, IPPROTO_IP, IPPROTO_IPV6, SOL_SOCKET};
+    const SOURCE_ROUTE: &str = "a source route sends what was aimed at one address to another, before and after connect";
+    const DEVICE: &str = "a device sends what was aimed at this machine out of it; kernels before 5.7 refuse it, too";
+    const GROUP: &str = "joining a group makes the kernel announce it to the network: a packet with bits of the app's choice";
+    let option = |level: c_int, name: c_int, errno: c_int, why| {
+        rule(libc::SYS_setsockopt, &[is(1, level), is(2, name)], Action::Fail(errno), why)
+    };
+    // Numbers without a name in libc are those of linux/in.h, linux/in6.h and asm-generic/socket.h.
+    let mut rules = vec![
+        option(IPPROTO_IP, 4, EPERM, SOURCE_ROUTE),    // IP_OPTIONS
+        option(IPPROTO_IPV6, libc::IPV6_RTHDR, EPERM, SOURCE_ROUTE),
+        option(IPPROTO_IPV6, 5, EPERM, SOURCE_ROUTE),  // IPV6_2292RTHDR
+        option(IPPROTO_IPV6, 6, EPERM, SOURCE_ROUTE),  // IPV6_2292PKTOPTIONS
+        option(IPPROTO_IPV6, libc::IPV6_HOPOPTS, EPERM, "bytes of the app's choice on every packet"),
+        option(IPPROTO_IPV6, libc::IPV6_DSTOPTS, EPERM, "bytes of the app's choice on every packet"),
+        option(IPPROTO_IPV6, libc::IPV6_RTHDRDSTOPTS, EPERM, "bytes of the app's choice on every packet"),
+        option(SOL_SOCKET, libc::SO_BINDTODEVICE, EPERM, DEVICE),
+        option(SOL_SOCKET, 62, EPERM, DEVICE),         // SO_BINDTOIFINDEX
+        option(IPPROTO_IP, 50, EPERM, DEVICE),         // IP_UNICAST_IF
+        option(IPPROTO_IPV6, 76, EPERM, DEVICE),       // IPV6_UNICAST_IF
+    ];
+    for name in [libc::IP_ADD_MEMBERSHIP, libc::IP_ADD_SOURCE_MEMBERSHIP, libc::IP_BLOCK_SOURCE, libc::IP_UNBLOCK_SOURCE] {
+        rules.push(option(IPPROTO_IP, name, EPERM, GROUP));
+    }
+    // IP_MSFILTER, and from MCAST_JOIN_GROUP to MCAST_MSFILTER for both versions.
+    rules.push(option(IPPROTO_IP, 41, EPERM, GROUP));
+    for name in [42, 43, 44, 46, 47, 48] {
+        rules.push(option(IPPROTO_IP, name, EPERM, GROUP));
+        rules.push(option(IPPROTO_IPV6, name, EPERM, GROUP));
+    }
+    for name in [libc::IPV6_ADD_MEMBERSHIP, 27] { // IPV6_JOIN_ANYCAST
+        rules.push(option(IPPROTO_IPV6, name, EPERM, GROUP));
+    }
+    rules
+}
+
+/// Other ways to the same ends, and ways around the filter.
+#[rustfmt::skip]
+fn refused() -> Vec<Rule> {
+    use Action::Fail;
+    use libc::{EBUSY, ENOSYS, EPERM};
+    const LISTENER: u32 = 1 << 3; // SECCOMP_FILTER_FLAG_NEW_LISTENER
+    let set_filter = is(0, libc::SECCOMP_SET_MODE_FILTER.cast_signed());
+    let always = |call, errno, why| rule(call, &[], Fail(errno), why);
+    vec![
+        always(libc::SYS_io_uring_setup, ENOSYS, "connects and sends without a system call that a filter sees"),
+        always(libc::SYS_io_uring_enter, ENOSYS, "as io_uring_setup, for a ring that was inherited"),
+        always(libc::SYS_io_uring_register, ENOSYS, "as io_uring_setup"),
+        rule(libc::SYS_seccomp, &[set_filter, any_of(1, LISTENER)], Fail(EBUSY),
+            "with the supervisor dead, a listener of the app's own could let its calls through"),
+        always(libc::SYS_pidfd_getfd, EPERM, "takes sockets from others"),
+        always(libc::SYS_process_vm_writev, EPERM, "writes into others, as into the supervisor when it has the same user"),
+        always(libc::SYS_userfaultfd, EPERM, "memory that never arrives stops whoever reads an address from it"),
+        always(libc::SYS_add_key, EPERM, "keys are not of this namespace"),
+        always(libc::SYS_request_key, EPERM, "makes the host resolve names"),
+        always(libc::SYS_keyctl, EPERM, "as add_key"),
+        always(libc::SYS_bpf, EPERM, "kernel surface that nobody unprivileged needs"),
+        always(libc::SYS_perf_event_open, EPERM, "as bpf"),
+        always(libc::SYS_setns, EPERM, "enters another network"),
+    ]
+}
+
+/// Signals to the supervisor where no Landlock scope stops them.
+#[rustfmt::skip]
+fn guard(pid: u32) -> Vec<Rule> {
+    let aimed = |call, argument, value: u32, why| {
+        rule(call, &[Condition { argument, test: Test::Is(value) }], Action::Fail(libc::EPERM), why)
+    };
+    vec![
+        aimed(libc::SYS_kill, 0, pid, "the supervisor"),
+        aimed(libc::SYS_kill, 0, pid.wrapping_neg(), "the supervisor's process group, if it leads one"),
+        aimed(libc::SYS_kill, 0, u32::MAX, "everybody, and so the supervisor"),
+        aimed(libc::SYS_tkill, 0, pid, "the supervisor's first thread"),
+        aimed(libc::SYS_tgkill, 0, pid, "the supervisor's threads"),
+        aimed(libc::SYS_rt_sigqueueinfo, 0, pid, "the supervisor"),
+        aimed(libc::SYS_rt_tgsigqueueinfo, 0, pid, "the supervisor's threads"),
+        aimed(libc::SYS_pidfd_open, 0, pid, "a descriptor to signal the supervisor by"),
+        aimed(libc::SYS_ptrace, 1, pid, "the supervisor's memory and registers"),
+        aimed(libc::SYS_prlimit64, 0, pid, "a limit can end or starve the supervisor"),
+    ]
+}
+
+/// New namespaces, for those who want none. `clone3` takes its flags from memory, which no filter can read.
+#[rustfmt::skip]
+fn namespaces() -> Vec<Rule> {
+    const NEW: u32 = (libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNET).cast_unsigned();
+    vec![
+        rule(libc::SYS_unshare, &[any_of(0, NEW)], Action::Fail(libc::EPERM), "a new namespace"),
+        rule(libc::SYS_clone, &[any_of(0, NEW)], Action::Fail(libc::EPERM), "a new namespace"),
+        rule(libc::SYS_clone3, &[], Action::Fail(libc::ENOSYS), "flags in memory; C libraries fall back to clone"),
+    ]
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,87 @@
+use super::*;
+
+/// The first rule that holds, by the words of the rules' own documentation.
+pub(crate) fn decide(rules: &[Rule], call: u32, arguments: [u64; 6]) -> Action {
+    let low = |argument: u8| (arguments[usize::from(argument)] & 0xffff_ffff) as u32;
+    let holds = |condition: &Condition| match condition.test {
+        Test::Is(value) => low(condition.argument) == value,
+        Test::Masked(mask, value) => low(condition.argument) & mask == value,
+        Test::AnyOf(bits) => low(condition.argument) & bits != 0,
+        Test::NotNull => arguments[usize::from(condition.argument)] != 0,
+    };
+    rules.iter().find(|rule| rule.call == call && rule.when.iter().all(holds)).map_or(Action::Allow, |rule| rule.then)
+}
+
+const ALL: Setting = Setting { guarded_pid: Some(4711), no_namespaces: true };
+
+fn decided(call: c_long, arguments: &[u64]) -> Action {
+    let mut six = [0; 6];
+    six[..arguments.len()].copy_from_slice(arguments);
+    decide(&rules(&ALL), u32::try_from(call).unwrap(), six)
+}
+
+#[test]
+fn every_rule_has_a_reason_and_a_number() {
+    for rule in rules(&ALL) {
+        assert!(!rule.why.is_empty() && rule.call < 1000, "{rule:?}");
+        assert!(rule.when.len() <= 4 && rule.when.iter().all(|condition| condition.argument < 6), "{rule:?}");
+    }
+}
+
+#[test]
+fn tcp_and_udp_sockets_are_asked_about_and_no_others_exist() {
+    for family in 0..64_u64 {
+        for kind in 0..16_u64 {
+            for flags in [0, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC] {
+                for protocol in [0, 1, 6, 17, 33, 132, 136, 255, 262_u64] {
+                    let kind_and_flags = kind | u64::from(flags.cast_unsigned());
+                    let expected = match (family, kind, protocol) {
+                        (1 | 16, _, _) => Action::Allow,
+                        (2 | 10, 1, 0 | 6) | (2 | 10, 2, 0 | 17) => Action::Ask,
+                        (2 | 10, _, _) => Action::Fail(libc::EPROTONOSUPPORT),
+                        _ => Action::Fail(libc::EAFNOSUPPORT),
+                    };
+                    assert_eq!(decided(libc::SYS_socket, &[family, kind_and_flags, protocol]), expected, "{family} {kind}");
+                    // The upper half of a register means nothing to the kernel.
+                    let high = |value: u64| value | 0xdead_beef_0000_0000;
+                    assert_eq!(decided(libc::SYS_socket, &[high(family), high(kind_and_flags), high(protocol)]), expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn fast_open_is_refused_in_all_three_calls_with_any_other_flag() {
+    for other in [0, libc::MSG_NOSIGNAL, libc::MSG_DONTWAIT | libc::MSG_ZEROCOPY] {
+        let flags = u64::from((libc::MSG_FASTOPEN | other).cast_unsigned());
+        let refused = Action::Fail(libc::EOPNOTSUPP);
+        assert_eq!(decided(libc::SYS_sendto, &[3, 4096, 1, flags, 4096, 16]), refused);
+        assert_eq!(decided(libc::SYS_sendmsg, &[3, 4096, flags]), refused);
+        assert_eq!(decided(libc::SYS_sendmmsg, &[3, 4096, 1, flags]), refused);
+    }
+    assert_eq!(decided(libc::SYS_sendmsg, &[3, 4096, 0]), Action::Allow);
+}
+
+#[test]
+fn only_addressed_datagrams_are_asked_about() {
+    assert_eq!(decided(libc::SYS_sendto, &[3, 4096, 1, 0, 0, 0]), Action::Allow);
+    assert_eq!(decided(libc::SYS_sendto, &[3, 4096, 1, 0, 4096, 16]), Action::Ask);
+    assert_eq!(decided(libc::SYS_sendto, &[3, 4096, 1, 0, 1 << 40, 16]), Action::Ask, "the upper half of a pointer counts");
+    assert_eq!(decided(libc::SYS_recvfrom, &[3, 4096, 1, 0, 0, 0]), Action::Allow);
+}
+
+#[test]
+fn a_listener_is_refused_and_a_plain_filter_is_not() {
+    assert_eq!(decided(libc::SYS_seccomp, &[1, 8 | 32, 4096]), Action::Fail(libc::EBUSY));
+    assert_eq!(decided(libc::SYS_seccomp, &[1, 1, 4096]), Action::Allow);
+}
+
+#[test]
+fn only_the_supervisor_is_guarded() {
+    assert_eq!(decided(libc::SYS_kill, &[4711, 9]), Action::Fail(libc::EPERM));
+    assert_eq!(decided(libc::SYS_kill, &[u64::from(4711_u32.wrapping_neg()), 9]), Action::Fail(libc::EPERM));
+    assert_eq!(decided(libc::SYS_kill, &[4712, 9]), Action::Allow);
+    let none = rules(&Setting { guarded_pid: None, no_namespaces: false });
+    assert_eq!(decide(&none, u32::try_from(libc::SYS_kill).unwrap(), [4711, 9, 0, 0, 0, 0]), Action::Allow);
+}

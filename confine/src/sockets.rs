@@ -1,0 +1,178 @@
+//! The sockets that the supervisor made and still holds: a second descriptor of each, found by its inode.
+//!
+//! A socket is held from its birth until it is connected, bound or listened on. What the app closes before that stays open
+//! here: so old ones are let go, and there is a limit. A connect on one that was let go works, at the cost of its options.
+//!
+//! Inode numbers of sockets are unique until 2³² of them were used. Should two sockets have one number, the wrong one of the
+//! app's own is connected, to where it was allowed to go.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::address::Family;
+
+/// How many sockets are held at most: a few times what a busy program has between socket and connect at any moment.
+pub(crate) const MOST_HELD: usize = 1024;
+
+/// How long a socket is held: longer than any program waits between making and connecting it.
+pub(crate) const LONGEST_HELD: Duration = Duration::from_secs(30);
+
+/// How many outcomes of recent connects are remembered.
+const MOST_RECENT: usize = 1024;
+
+/// A socket that the app has, too.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) socket: OwnedFd,
+    pub(crate) inode: u64,
+    pub(crate) family: Family,
+    pub(crate) kind: Kind,
+    born: Instant,
+}
+
+/// Stream or datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Tcp,
+    Udp,
+}
+
+/// What became of a connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) destination: SocketAddr,
+    /// As the first caller was or would have been told.
+    pub(crate) answer: Result<(), Errno>,
+    /// Whether somebody was told; if not, who calls again is.
+    pub(crate) told: bool,
+}
+
+/// All sockets of one confinement.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    held: HashMap<u64, Held>,
+    /// Inodes in the order of birth; some may not be held any more.
+    births: VecDeque<(Instant, u64)>,
+    recent: HashMap<u64, Outcome>,
+    recent_order: VecDeque<u64>,
+}
+
+impl Held {
+    pub(crate) fn new(socket: OwnedFd, family: Family, kind: Kind) -> Result<Self, Errno> {
+        let inode = rustix::fs::fstat(&socket)?.st_ino;
+        Ok(Held { socket, inode, family, kind, born: Instant::now() })
+    }
+}
+
+impl Sockets {
+    /// Holds a socket, and lets go of those that are too old or too many.
+    pub(crate) fn hold(&self, held: Held) {
+        let gone = self.tables().hold(held);
+        // Closing may take the kernel a while; nobody waits for it with the lock.
+        drop(gone);
+    }
+
+    /// Takes a socket out, to connect it or to let it go.
+    pub(crate) fn take(&self, inode: u64) -> Option<Held> {
+        let mut tables = self.tables();
+        tables.forget(inode);
+        tables.held.remove(&inode)
+    }
+
+    /// Looks at a socket that is held.
+    pub(crate) fn look<T>(&self, inode: u64, look: impl FnOnce(&Held) -> T) -> Option<T> {
+        self.tables().held.get(&inode).map(look)
+    }
+
+    /// How many are held.
+    pub(crate) fn count(&self) -> usize {
+        self.tables().held.len()
+    }
+
+    /// Remembers what became of a connect.
+    pub(crate) fn remember(&self, inode: u64, outcome: Outcome) {
+        self.tables().remember(inode, outcome);
+    }
+
+    /// Nobody heard the answer: who calls again will.
+    pub(crate) fn was_not_told(&self, inode: u64) {
+        if let Some(outcome) = self.tables().recent.get_mut(&inode) {
+            outcome.told = false;
+        }
+    }
+
+    /// What became of the last connect of this socket; from now on it counts as told.
+    pub(crate) fn recall(&self, inode: u64) -> Option<Outcome> {
+        let mut tables = self.tables();
+        let outcome = tables.recent.get_mut(&inode)?;
+        let before = *outcome;
+        outcome.told = true;
+        Some(before)
+    }
+
+    /// Forgets what became of connects of this socket.
+    pub(crate) fn forget(&self, inode: u64) {
+        self.tables().forget(inode);
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        // Every change leaves the tables whole, whoever panics afterwards.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn hold(&mut self, held: Held) -> Vec<Held> {
+        let (inode, born) = (held.inode, held.born);
+        self.forget(inode);
+        self.births.push_back((born, inode));
+        let replaced = self.held.insert(inode, held);
+        let mut gone: Vec<Held> = replaced.into_iter().collect();
+        while let Some(&(at, oldest)) = self.births.front() {
+            let is_current = self.held.get(&oldest).is_some_and(|held| held.born == at);
+            let must_go = self.held.len() > MOST_HELD || born.saturating_duration_since(at) > LONGEST_HELD;
+            if is_current && !must_go {
+                break;
+            }
+            self.births.pop_front();
+            if is_current {
+                gone.extend(self.held.remove(&oldest));
+            }
+        }
+        // Behind one that is held, many may be gone already.
+        if self.births.len() > 2 * MOST_HELD {
+            let held = &self.held;
+            self.births.retain(|(at, inode)| held.get(inode).is_some_and(|held| held.born == *at));
+        }
+        gone
+    }
+
+    fn remember(&mut self, inode: u64, outcome: Outcome) {
+        if self.recent.insert(inode, outcome).is_none() {
+            self.recent_order.push_back(inode);
+        }
+        while self.recent_order.len() > MOST_RECENT {
+            let Some(oldest) = self.recent_order.pop_front() else { break };
+            self.recent.remove(&oldest);
+        }
+    }
+
+    fn forget(&mut self, inode: u64) {
+        if self.recent.remove(&inode).is_some() {
+            self.recent_order.retain(|other| *other != inode);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+use std::net::UdpSocket;
+
+use super::*;
+
+fn held() -> Held {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    Held::new(socket.into(), Family::V4, Kind::Udp).unwrap()
+}
+
+fn outcome(told: bool) -> Outcome {
+    Outcome { destination: "192.0.2.7:443".parse().unwrap(), answer: Ok(()), told }
+}
+
+#[test]
+fn a_socket_is_taken_once() {
+    let sockets = Sockets::default();
+    let socket = held();
+    let inode = socket.inode;
+    sockets.hold(socket);
+    assert_eq!(sockets.look(inode, |held| held.family), Some(Family::V4));
+    assert!(sockets.take(inode).is_some());
+    assert!(sockets.take(inode).is_none());
+    assert_eq!(sockets.count(), 0);
+}
+
+#[test]
+fn what_is_too_old_goes_when_another_comes() {
+    let mut tables = Tables::default();
+    let mut old = held();
+    old.born -= LONGEST_HELD + Duration::from_secs(1);
+    let inode = old.inode;
+    assert!(tables.hold(old).is_empty());
+    let gone = tables.hold(held());
+    assert_eq!(gone.iter().map(|held| held.inode).collect::<Vec<_>>(), [inode]);
+    assert_eq!((tables.held.len(), tables.births.len()), (1, 1));
+}
+
+#[test]
+fn there_are_never_more_than_the_limit() {
+    let mut tables = Tables::default();
+    let first = held();
+    let mut template = vec![first.inode];
+    tables.hold(first);
+    // One descriptor serves all: only the number counts.
+    for inode in 1..=MOST_HELD as u64 {
+        let mut another = held();
+        another.inode = u64::MAX - inode;
+        template.push(another.inode);
+        tables.hold(another);
+    }
+    assert_eq!(tables.held.len(), MOST_HELD);
+    assert!(!tables.held.contains_key(&template[0]), "the oldest went");
+}
+
+#[test]
+fn births_of_sockets_that_are_gone_do_not_pile_up() {
+    let mut tables = Tables::default();
+    tables.hold(held());
+    for _ in 0..5 * MOST_HELD {
+        let another = held();
+        let inode = another.inode;
+        tables.hold(another);
+        tables.held.remove(&inode);
+    }
+    assert!(tables.births.len() <= 2 * MOST_HELD + 1, "{}", tables.births.len());
+}
+
+#[test]
+fn an_outcome_that_nobody_heard_is_told_once() {
+    let sockets = Sockets::default();
+    sockets.remember(7, outcome(true));
+    sockets.was_not_told(7);
+    assert_eq!(sockets.recall(7), Some(outcome(false)));
+    assert_eq!(sockets.recall(7), Some(outcome(true)));
+    sockets.forget(7);
+    assert_eq!(sockets.recall(7), None);
+}
+
+#[test]
+fn a_number_that_is_used_again_has_no_past() {
+    let sockets = Sockets::default();
+    let socket = held();
+    let inode = socket.inode;
+    sockets.remember(inode, outcome(true));
+    sockets.hold(socket);
+    assert_eq!(sockets.recall(inode), None);
+}
+
+#[test]
+fn outcomes_are_limited() {
+    let mut tables = Tables::default();
+    for inode in 0..2 * MOST_RECENT as u64 {
+        tables.remember(inode, outcome(true));
+    }
+    assert_eq!((tables.recent.len(), tables.recent_order.len()), (MOST_RECENT, MOST_RECENT));
+    assert!(tables.recent.contains_key(&(2 * MOST_RECENT as u64 - 1)));
+}

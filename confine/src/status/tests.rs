@@ -1,0 +1,58 @@
+use super::*;
+
+fn everything() -> Probe {
+    Probe {
+        listener: Ok(()),
+        until_killed: Ok(()),
+        wake_in_step: Ok(()),
+        give: Ok(()),
+        answer_with_descriptor: Ok(()),
+        descriptors: Ok(()),
+        memory: Ok(()),
+        landlock: Ok(7),
+        receive_only: Ok(()),
+        killed: None,
+    }
+}
+
+fn level(probe: &Probe, name: &str) -> Level {
+    Status::of(probe).layers.iter().find(|layer| layer.name == name).unwrap().level
+}
+
+#[test]
+fn with_everything_every_layer_is_full() {
+    let status = Status::of(&everything());
+    assert!(status.confines());
+    assert!(status.layers.iter().all(|layer| layer.level == Level::Full), "{status:?}");
+}
+
+#[test]
+fn no_listener_no_descriptors_or_no_sight_is_no_confinement() {
+    for probe in [
+        Probe { listener: Err(Errno::BUSY), ..everything() },
+        Probe { listener: Err(Errno::CANCELED), killed: Some(31), ..everything() },
+        Probe { give: Err(Errno::INVAL), ..everything() },
+        Probe { descriptors: Err(Errno::ACCESS), ..everything() },
+        Probe { memory: Err(Errno::PERM), ..everything() },
+    ] {
+        assert!(!Status::of(&probe).confines(), "{probe:?}");
+    }
+}
+
+#[test]
+fn older_kernels_confine_with_less() {
+    let probe = Probe {
+        until_killed: Err(Errno::INVAL),
+        wake_in_step: Err(Errno::INVAL),
+        answer_with_descriptor: Err(Errno::INVAL),
+        landlock: Err(Errno::NOSYS),
+        ..everything()
+    };
+    assert!(Status::of(&probe).confines());
+    assert_eq!(level(&probe, "landlock-connect"), Level::None);
+    for name in ["landlock-scopes", "interrupts", "speed"] {
+        assert_eq!(level(&probe, name), Level::Partial, "{name}");
+    }
+    assert_eq!(level(&Probe { landlock: Ok(5), ..everything() }, "landlock-connect"), Level::Full);
+    assert_eq!(level(&Probe { landlock: Ok(5), ..everything() }, "landlock-scopes"), Level::Partial);
+}

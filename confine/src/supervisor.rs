@@ -1,0 +1,185 @@
+//! Answers the calls that are asked about: a few threads that receive, look, and answer or hand on.
+//!
+//! [`birth`] makes sockets, [`connect`] connects them. Whatever goes wrong on the way, and whatever is not understood, is a
+//! refusal.
+
+pub(crate) mod birth;
+pub(crate) mod connect;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+
+use crate::caller::Caller;
+use crate::egress::Egress;
+use crate::sockets::Sockets;
+use crate::sys::{self, Notification};
+
+/// What the kernel can do for the supervisor; what it can't is done in more steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Abilities {
+    /// A descriptor may be the answer (Linux 5.14).
+    pub(crate) answer_with_descriptor: bool,
+    /// Landlock keeps the app's own TCP sockets from connecting (Linux 6.7), so that a connect which is not to the internet may
+    /// go on by itself, whatever its memory says by then.
+    pub(crate) own_connects_fail: bool,
+    /// Datagram sockets can be made that only receive.
+    pub(crate) receive_only: bool,
+}
+
+/// What all handlers know.
+pub(crate) struct Shared {
+    pub(crate) listener: OwnedFd,
+    pub(crate) sockets: Sockets,
+    pub(crate) egress: Box<dyn Egress>,
+    pub(crate) abilities: Abilities,
+    /// Attempts without an answer.
+    pub(crate) pending: AtomicUsize,
+    /// Threads that wait for a connection.
+    pub(crate) slow: AtomicUsize,
+    pub(crate) counts: Counts,
+    /// The thread whose calls say goodbye, once it is set.
+    goodbye: AtomicU32,
+    stopping: AtomicBool,
+}
+
+/// What was done so far.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) asked: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) replaced: AtomicU64,
+    pub(crate) panics: AtomicU64,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("abilities", &self.abilities).field("counts", &self.counts).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(listener: OwnedFd, egress: Box<dyn Egress>, abilities: Abilities) -> Self {
+        Shared {
+            listener,
+            sockets: Sockets::default(),
+            egress,
+            abilities,
+            pending: AtomicUsize::new(0),
+            slow: AtomicUsize::new(0),
+            counts: Counts::default(),
+            goodbye: AtomicU32::new(0),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on a call of this thread ends the handler that receives it.
+    pub(crate) fn stop_at_calls_of(&self, tid: u32) {
+        self.goodbye.store(tid, Ordering::Relaxed);
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Answers; false if nobody waits for it any more.
+    pub(crate) fn answer(&self, id: u64, answer: Result<i64, Errno>) -> bool {
+        if answer.is_err() {
+            self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        sys::answer(self.listener.as_fd(), id, answer).is_ok()
+    }
+
+    pub(crate) fn waits(&self, id: u64) -> bool {
+        sys::waits(self.listener.as_fd(), id)
+    }
+
+    fn let_through(&self, id: u64) {
+        // An error says that nobody waits for it.
+        let _ = sys::let_through(self.listener.as_fd(), id);
+    }
+}
+
+/// Starts this many handlers.
+pub(crate) fn start(shared: &Arc<Shared>, handlers: usize) -> io::Result<Vec<JoinHandle<()>>> {
+    let start = |number| {
+        let shared = Arc::clone(shared);
+        thread::Builder::new().name(format!("confine-{number}")).spawn(move || serve(&shared))
+    };
+    (0..handlers).map(start).collect()
+}
+
+fn serve(shared: &Arc<Shared>) {
+    loop {
+        match sys::receive(shared.listener.as_fd()) {
+            Ok(call) if is_goodbye(shared, &call) => {
+                shared.answer(call.id, Err(Errno::BADF));
+                return;
+            }
+            Ok(call) => {
+                shared.counts.asked.fetch_add(1, Ordering::Relaxed);
+                if catch_unwind(AssertUnwindSafe(|| handle(shared, &call))).is_err() {
+                    shared.counts.panics.fetch_add(1, Ordering::Relaxed);
+                    shared.answer(call.id, Err(Errno::ACCESS));
+                }
+            }
+            Err(_) if nobody_left(shared) => return,
+            // The caller was killed before it was received, or a signal came.
+            Err(_) => {}
+        }
+    }
+}
+
+fn is_goodbye(shared: &Shared, call: &Notification) -> bool {
+    shared.stopping.load(Ordering::Acquire) && call.tid == shared.goodbye.load(Ordering::Relaxed)
+}
+
+/// Whether no thread is left that could call (Linux 5.9).
+fn nobody_left(shared: &Shared) -> bool {
+    let mut listener = [PollFd::new(&shared.listener, PollFlags::empty())];
+    let polled = rustix::event::poll(&mut listener, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    polled.is_ok() && listener[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
+}
+
+fn handle(shared: &Arc<Shared>, call: &Notification) {
+    // A thread without a number here can't be looked at.
+    if call.tid == 0 {
+        shared.answer(call.id, Err(Errno::ACCESS));
+        return;
+    }
+    match i64::from(call.call) {
+        libc::SYS_connect => connect::handle(shared, call),
+        libc::SYS_socket => birth::handle(shared, call),
+        libc::SYS_bind | libc::SYS_listen => let_go(shared, call),
+        libc::SYS_sendto => send(shared, call),
+        // They name what the app may know anyway.
+        libc::SYS_recvfrom | libc::SYS_getsockname | libc::SYS_getpeername => shared.let_through(call.id),
+        _ => {
+            shared.answer(call.id, Err(Errno::NOSYS));
+        }
+    }
+}
+
+/// bind and listen: neither leads outside, whatever the descriptor means by the time the kernel looks.
+fn let_go(shared: &Shared, call: &Notification) {
+    let number = descriptor(call);
+    if let Ok(inode) = (Caller { tid: call.tid }).socket(number) {
+        // TCP only: a datagram socket that is bound may still have to be connected, and shares its port.
+        drop(shared.sockets.take(inode));
+    }
+    shared.let_through(call.id);
+}
+
+/// A datagram to somebody. It may go on: the app's internet sockets can't send one, whichever of them the descriptor means by
+/// the time the kernel looks, and a stream socket ignores whom it is for.
+fn send(shared: &Shared, call: &Notification) {
+    shared.let_through(call.id);
+}
+
+/// The descriptor that a call is about: the kernel takes it as an int.
+fn descriptor(call: &Notification) -> i32 {
+    ((call.arguments[0] & 0xffff_ffff) as u32).cast_signed()
+}

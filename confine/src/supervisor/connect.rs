@@ -1,0 +1,359 @@
+//! connect(2): the address is read once, the egress is asked, and the supervisor connects the socket that it holds.
+//!
+//! Where it holds none, since the app bound it, disconnected it or waited too long, a fresh socket is connected and put in its
+//! place; so what is connected was made here in any case, and was aimed by this process.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, sockopt};
+
+use super::{Shared, birth, descriptor};
+use crate::address::{self, Address, Destination, Family};
+use crate::caller::{Caller, Flags, Process, Protocol};
+use crate::egress::{Reply, Request, Transport};
+use crate::established::{self, State};
+use crate::sockets::{Held, Kind, Outcome};
+use crate::sys::{self, Notification, Place};
+
+/// How many requests wait for an answer of the egress at most; any more are refused.
+const MOST_PENDING: usize = 4096;
+
+/// How many threads wait for a blocking connect that goes nowhere near a proxy.
+const MOST_SLOW: usize = 64;
+
+type Introduce = Box<dyn FnOnce(SocketAddr) + Send>;
+
+/// One connect that waits for a decision.
+pub(crate) struct Attempt {
+    shared: Arc<Shared>,
+    id: u64,
+    caller: Caller,
+    number: i32,
+    destination: SocketAddr,
+    socket: Socket,
+    /// Counts it as pending for as long as it lives.
+    _slot: Slot,
+}
+
+/// What is to be connected.
+enum Socket {
+    /// The caller's own.
+    Held(Held),
+    /// A new one, to be put in place of the caller's.
+    Fresh(Family, Flags),
+}
+
+/// One of a limited number.
+struct Slot(Arc<Shared>, fn(&Shared) -> &AtomicUsize);
+
+impl Slot {
+    fn take(shared: &Arc<Shared>, counter: fn(&Shared) -> &AtomicUsize, most: usize) -> Option<Slot> {
+        let slot = Slot(Arc::clone(shared), counter);
+        // Dropping the slot takes it back.
+        (counter(shared).fetch_add(1, Ordering::Relaxed) < most).then_some(slot)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        (self.1)(&self.0).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attempt").field("id", &self.id).field("destination", &self.destination).finish_non_exhaustive()
+    }
+}
+
+/// What is to happen with a call.
+enum Step {
+    Ask(Request, Attempt),
+    LetThrough,
+    Answer(Result<(), Errno>),
+}
+
+pub(super) fn handle(shared: &Arc<Shared>, call: &Notification) {
+    match look(shared, call) {
+        Ok(Step::Ask(request, attempt)) => shared.egress.connect(request, Reply::new(attempt)),
+        Ok(Step::LetThrough) => shared.let_through(call.id),
+        Ok(Step::Answer(answer)) => {
+            shared.answer(call.id, answer.map(|()| 0));
+        }
+        Err(errno) => {
+            shared.answer(call.id, Err(errno));
+        }
+    }
+}
+
+fn look(shared: &Arc<Shared>, call: &Notification) -> Result<Step, Errno> {
+    let caller = Caller { tid: call.tid };
+    let number = descriptor(call);
+    // In the kernel's order: first the descriptor, then the address.
+    let inode = caller.socket(number)?;
+    let address = caller.address(call.arguments[1], call.arguments[2])?;
+    if !shared.waits(call.id) {
+        // What was read may have been another thread's.
+        return Err(Errno::INTR);
+    }
+    match address {
+        Address::Internet(destination) => aim(shared, call, inode, destination),
+        Address::Nobody => disconnect(shared, call, inode),
+        Address::Other => local(shared, caller.protocol(number)?),
+    }
+}
+
+/// A connect to nobody outside: unix, netlink. It goes on by itself, but only where the kernel would keep the app's own TCP
+/// sockets from connecting should the address have changed by then.
+fn local(shared: &Shared, protocol: Protocol) -> Result<Step, Errno> {
+    match protocol {
+        Protocol::Tcp(_) | Protocol::Udp(_) => Err(Errno::AFNOSUPPORT),
+        Protocol::Other if shared.abilities.own_connects_fail => Ok(Step::LetThrough),
+        Protocol::Other => Err(Errno::ACCESS),
+    }
+}
+
+fn aim(shared: &Arc<Shared>, call: &Notification, inode: u64, to: Destination) -> Result<Step, Errno> {
+    let caller = Caller { tid: call.tid };
+    let number = descriptor(call);
+    let (socket, family, kind) = match shared.sockets.take(inode) {
+        Some(held) => {
+            let (family, kind) = (held.family, held.kind);
+            (Socket::Held(held), family, kind)
+        }
+        None => {
+            let (family, kind) = match caller.protocol(number)? {
+                Protocol::Tcp(family) => (family, Kind::Tcp),
+                Protocol::Udp(family) => (family, Kind::Udp),
+                Protocol::Other => return Err(Errno::INVAL),
+            };
+            if let Some(answer) = again(shared, inode, to.address) {
+                return Ok(Step::Answer(answer));
+            }
+            (Socket::Fresh(family, caller.flags(number)?), family, kind)
+        }
+    };
+    let slot = Slot::take(shared, |shared| &shared.pending, MOST_PENDING);
+    let refusal = match (&slot, kind) {
+        (None, _) => Some(Errno::AGAIN),
+        _ if family != to.family => Some(Errno::AFNOSUPPORT),
+        // There is no way for datagrams; who looks for a source address by connecting learns that there is none.
+        (_, Kind::Udp) => Some(Errno::NETUNREACH),
+        _ => None,
+    };
+    let Some(slot) = slot.filter(|_| refusal.is_none()) else {
+        if let Socket::Held(held) = socket {
+            shared.sockets.hold(held);
+        }
+        return Err(refusal.unwrap_or(Errno::ACCESS));
+    };
+    let nonblocking = match &socket {
+        Socket::Held(held) => is_nonblocking(&held.socket),
+        Socket::Fresh(_, flags) => flags.nonblocking,
+    };
+    let request = Request { destination: to.address, transport: Transport::Tcp, nonblocking, tid: call.tid };
+    let shared = Arc::clone(shared);
+    Ok(Step::Ask(request, Attempt { shared, id: call.id, caller, number, destination: to.address, socket, _slot: slot }))
+}
+
+/// A connect of a socket that was connected before: a program that asks how it went, or a call that the kernel restarted after
+/// a signal (before Linux 5.19).
+fn again(shared: &Shared, inode: u64, to: SocketAddr) -> Option<Result<(), Errno>> {
+    let outcome = shared.sockets.recall(inode)?;
+    if !outcome.told && outcome.destination == to {
+        return Some(outcome.answer);
+    }
+    match established::state_of(inode)? {
+        State::Connecting => Some(Err(Errno::ALREADY)),
+        State::Connected if outcome.answer == Err(Errno::INPROGRESS) => {
+            shared.sockets.remember(inode, Outcome { answer: Ok(()), told: true, ..outcome });
+            Some(Ok(()))
+        }
+        State::Connected => Some(Err(Errno::ISCONN)),
+    }
+}
+
+/// connect(2) to nobody. A socket that was never connected stays as it is; of one that was, a fresh one takes the place.
+fn disconnect(shared: &Arc<Shared>, call: &Notification, inode: u64) -> Result<Step, Errno> {
+    let caller = Caller { tid: call.tid };
+    let number = descriptor(call);
+    if shared.sockets.look(inode, |_| ()).is_some() {
+        return Ok(Step::Answer(Ok(())));
+    }
+    let Protocol::Tcp(family) = caller.protocol(number)? else {
+        // Datagram sockets can't send, whatever they are connected to; of the rest none is of the internet.
+        return if shared.abilities.own_connects_fail { Ok(Step::LetThrough) } else { Ok(Step::Answer(Ok(()))) };
+    };
+    let flags = caller.flags(number)?;
+    let socket = birth::tcp(family, socket_flags(flags))?;
+    let held = Held::new(socket, family, Kind::Tcp)?;
+    let copy = rustix::io::fcntl_dupfd_cloexec(&held.socket, 3)?;
+    let fresh = held.inode;
+    shared.sockets.forget(inode);
+    shared.sockets.hold(held);
+    let given = sys::give(shared.listener.as_fd(), call.id, copy.as_fd(), Place::Over(number), flags.close_on_exec);
+    if given.is_err() {
+        drop(shared.sockets.take(fresh));
+    }
+    given.map(|_| Step::Answer(Ok(())))
+}
+
+fn socket_flags(flags: Flags) -> SocketFlags {
+    if flags.nonblocking { SocketFlags::NONBLOCK } else { SocketFlags::empty() }
+}
+
+fn is_nonblocking(socket: &OwnedFd) -> bool {
+    fcntl_getfl(socket).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
+}
+
+impl Attempt {
+    pub(crate) fn process(&self) -> Option<Process> {
+        let process = self.caller.process();
+        // Read first, then asked whether it was that thread.
+        process.filter(|_| self.is_awaited())
+    }
+
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.shared.waits(self.id)
+    }
+
+    pub(crate) fn refuse(self, errno: Errno) {
+        self.fail(errno);
+    }
+
+    pub(crate) fn direct(self) {
+        let to = self.destination;
+        if self.is_nonblocking() {
+            self.establish(to, None);
+        } else {
+            self.establish_elsewhere(to);
+        }
+    }
+
+    pub(crate) fn through(self, proxy: SocketAddr, introduce: Introduce) {
+        self.establish(proxy, Some(introduce));
+    }
+
+    fn is_nonblocking(&self) -> bool {
+        match &self.socket {
+            Socket::Held(held) => is_nonblocking(&held.socket),
+            Socket::Fresh(_, flags) => flags.nonblocking,
+        }
+    }
+
+    /// On a thread of its own, as nobody knows how long it takes.
+    fn establish_elsewhere(self, to: SocketAddr) {
+        let Some(slot) = Slot::take(&self.shared, |shared| &shared.slow, MOST_SLOW) else {
+            return self.fail(Errno::AGAIN);
+        };
+        let shared = Arc::clone(&self.shared);
+        let id = self.id;
+        let work = move || {
+            let _slot = slot;
+            self.establish(to, None);
+        };
+        if thread::Builder::new().name("confine-connect".into()).spawn(work).is_err() {
+            shared.answer(id, Err(Errno::AGAIN));
+        }
+    }
+
+    fn establish(mut self, to: SocketAddr, introduce: Option<Introduce>) {
+        match self.socket {
+            Socket::Held(held) => {
+                let connected = connect(&held.socket, held.family, to, introduce);
+                self.socket = Socket::Held(held);
+                self.finish(connected);
+            }
+            Socket::Fresh(family, flags) => match self.replace(family, flags, to, introduce) {
+                Ok(connected) => {
+                    self.shared.counts.replaced.fetch_add(1, Ordering::Relaxed);
+                    self.shared.answer(self.id, connected.map(|()| 0));
+                }
+                Err(errno) => self.fail(errno),
+            },
+        }
+    }
+
+    /// The held socket was connected, or is being connected.
+    fn finish(self, connected: Result<(), Errno>) {
+        let Socket::Held(held) = &self.socket else { return };
+        if !matches!(connected, Ok(()) | Err(Errno::INPROGRESS)) {
+            return self.fail(connected.err().unwrap_or(Errno::ACCESS));
+        }
+        let inode = held.inode;
+        let outcome = Outcome { destination: self.destination, answer: connected, told: true };
+        self.shared.sockets.remember(inode, outcome);
+        // Let go before the app hears of it, so that what it closes is closed.
+        drop(self.socket);
+        if !self.shared.answer(self.id, connected.map(|()| 0)) {
+            self.shared.sockets.was_not_told(inode);
+        }
+    }
+
+    fn fail(self, errno: Errno) {
+        if let Socket::Held(held) = self.socket {
+            // It may be tried again.
+            self.shared.sockets.hold(held);
+        }
+        self.shared.answer(self.id, Err(errno));
+    }
+
+    /// Connects a fresh socket and puts it in place of the caller's. Returns what the caller is to be told: that it is connected,
+    /// or is being connected.
+    fn replace(
+        &self,
+        family: Family,
+        flags: Flags,
+        to: SocketAddr,
+        introduce: Option<Introduce>,
+    ) -> Result<Result<(), Errno>, Errno> {
+        let socket = birth::tcp(family, socket_flags(flags))?;
+        let inode = rustix::fs::fstat(&socket)?.st_ino;
+        let connected = connect(&socket, family, to, introduce);
+        if !matches!(connected, Ok(()) | Err(Errno::INPROGRESS)) {
+            return Ok(connected);
+        }
+        let place = Place::Over(self.number);
+        sys::give(self.shared.listener.as_fd(), self.id, socket.as_fd(), place, flags.close_on_exec)?;
+        let outcome = Outcome { destination: self.destination, answer: connected, told: true };
+        self.shared.sockets.remember(inode, outcome);
+        Ok(connected)
+    }
+}
+
+/// Connects, and tells who it is that comes.
+fn connect(socket: &OwnedFd, family: Family, to: SocketAddr, introduce: Option<Introduce>) -> Result<(), Errno> {
+    let to = address::for_family(to, family).ok_or(Errno::AFNOSUPPORT)?;
+    if matches!(to, SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some()) {
+        // A socket for IPv6 only could not get there. It has no address yet, so this may still be changed.
+        let _ = sockopt::set_ipv6_v6only(socket, false);
+    }
+    let connected = match rustix::net::connect(socket, &to) {
+        Err(Errno::INTR) => wait_until_connected(socket),
+        connected => connected,
+    };
+    if let (Ok(()) | Err(Errno::INPROGRESS), Some(introduce)) = (connected, introduce) {
+        let local = rustix::net::getsockname(socket).ok().and_then(|local| SocketAddr::try_from(local).ok());
+        let local = local.ok_or(Errno::ADDRNOTAVAIL)?;
+        introduce(SocketAddr::new(local.ip().to_canonical(), local.port()));
+    }
+    connected
+}
+
+/// Waits for a connection that is being made; at most as long as the kernel tries to make it.
+fn wait_until_connected(socket: &OwnedFd) -> Result<(), Errno> {
+    let mut polled = [PollFd::new(socket, PollFlags::OUT)];
+    while let Err(errno) = poll(&mut polled, None) {
+        if errno != Errno::INTR {
+            return Err(errno);
+        }
+    }
+    sockopt::socket_error(socket)?
+}
