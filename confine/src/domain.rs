@@ -1,8 +1,13 @@
 //! The Landlock domain that the app lives in: it may connect no TCP socket itself, and signal nobody outside.
 //!
+//! Only the app enters it, between fork and exec. A thread of the supervisor must not: whoever lives in the same domain may signal
+//! it, and a signal that kills a thread kills its process.
+//!
 //! It is no first wall: TCP Fast Open, MPTCP and UDP pass by it. It stands behind the filter.
 
-use landlock::{AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope};
+use std::os::fd::OwnedFd;
+
+use landlock::{AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError, Scope};
 
 /// The version that knows the right to connect TCP sockets (Linux 6.7).
 pub(crate) const CONNECT: u32 = 4;
@@ -10,18 +15,20 @@ pub(crate) const CONNECT: u32 = 4;
 /// The version that knows scopes of signals and abstract unix sockets (Linux 6.12).
 pub(crate) const SCOPES: u32 = 6;
 
-/// Restricts the calling thread by whatever of it this version knows; what it knows must work.
+/// The version that can keep refusals out of the host's audit log (Linux 6.15).
+pub(crate) const QUIET: u32 = 7;
+
+/// A domain of whatever of it this version knows; what it knows must work. None if that is nothing.
 ///
 /// # Errors
 /// The kernel said that it knows it, and refuses it.
-pub(crate) fn enter(version: u32) -> Result<(), RulesetError> {
+pub(crate) fn prepare(version: u32) -> Result<Option<OwnedFd>, RulesetError> {
     if version < CONNECT {
-        return Ok(());
+        return Ok(None);
     }
     let mut rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessNet::ConnectTcp)?;
     if version >= SCOPES {
         rules = rules.scope(Scope::AbstractUnixSocket | Scope::Signal)?;
     }
-    // Refusals are for the supervisor to tell, not for the host's audit log, which version 7 would write by default.
-    rules.create()?.set_compatibility(CompatLevel::BestEffort).log_same_exec(false)?.restrict_self().map(drop)
+    Ok(rules.create()?.into())
 }

@@ -2,7 +2,7 @@
 //!
 //! One thread of this process restricts itself, starts the command, and does nothing else: what restricts a thread is
 //! inherited by its children, and the listener of its filter is a descriptor that all threads of this process share. So no
-//! descriptor is handed over, nothing of ours runs in the child, and the threads that answer are not restricted.
+//! descriptor is handed over, little of ours runs in the child, and the threads that answer are not restricted.
 
 use std::fmt;
 use std::io;
@@ -162,7 +162,9 @@ pub fn launch(mut command: Command, options: Options, probe: &Probe, egress: imp
     let hidden = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     hidden.map_err(|errno| LaunchError::Restrict { step: "hiding the supervisor's memory", errno })?;
     raise_descriptor_limit();
-    sys::close_inherited(&mut command);
+    let landlock = probe.landlock.unwrap_or(0);
+    let domain = domain::prepare(landlock).map_err(LaunchError::Landlock)?;
+    sys::seclude(&mut command, domain, landlock >= domain::QUIET);
 
     let restriction = Restriction::new(options, probe);
     let (listening, listener) = mpsc::channel();
@@ -211,7 +213,6 @@ struct Restriction {
     setting: Setting,
     listening: Listening,
     abilities: Abilities,
-    landlock: Option<u32>,
 }
 
 /// The listener, what the supervisor can do, and the number of the thread that is restricted.
@@ -219,28 +220,23 @@ type Restricted = (OwnedFd, Abilities, u32);
 
 impl Restriction {
     fn new(options: Options, probe: &Probe) -> Self {
-        let landlock = probe.landlock.ok();
-        let has_scopes = landlock.is_some_and(|version| version >= domain::SCOPES);
+        let landlock = probe.landlock.unwrap_or(0);
+        let has_scopes = landlock >= domain::SCOPES;
         Restriction {
             setting: Setting { guarded_pid: (!has_scopes).then(std::process::id), no_namespaces: options.no_namespaces },
             listening: if probe.until_killed.is_ok() { Listening::UntilKilled } else { Listening::Yes },
             abilities: Abilities {
                 answer_with_descriptor: probe.answer_with_descriptor.is_ok(),
-                own_connects_fail: landlock.is_some_and(|version| version >= domain::CONNECT),
+                own_connects_fail: landlock >= domain::CONNECT,
                 receive_only: probe.receive_only.is_ok(),
             },
-            landlock,
         }
     }
 
-    /// In this order: a filter needs no_new_privs, and Landlock's calls go before a filter that might refuse them.
     fn apply(self) -> Result<Restricted, LaunchError> {
         let failed = |step| move |errno| LaunchError::Restrict { step, errno };
         privileges::drop_dangerous().map_err(failed("dropping capabilities"))?;
         rustix::thread::set_no_new_privs(true).map_err(failed("no_new_privs"))?;
-        if let Some(version) = self.landlock {
-            domain::enter(version).map_err(LaunchError::Landlock)?;
-        }
         let program = bpf::compile(&rules::rules(&self.setting));
         let listener = sys::install(&program, self.listening).map_err(failed("the seccomp filter"))?;
         let listener = listener.ok_or(LaunchError::Restrict { step: "the seccomp filter", errno: Errno::BADF })?;

@@ -84,9 +84,7 @@ impl Sockets {
 
     /// Takes a socket out, to connect it or to let it go.
     pub(crate) fn take(&self, inode: u64) -> Option<Held> {
-        let mut tables = self.tables();
-        tables.forget(inode);
-        tables.held.remove(&inode)
+        self.tables().held.remove(&inode)
     }
 
     /// Looks at a socket that is held.

@@ -167,7 +167,6 @@ fn handle(shared: &Arc<Shared>, call: &Notification) {
 fn let_go(shared: &Shared, call: &Notification) {
     let number = descriptor(call);
     if let Ok(inode) = (Caller { tid: call.tid }).socket(number) {
-        // TCP only: a datagram socket that is bound may still have to be connected, and shares its port.
         drop(shared.sockets.take(inode));
     }
     shared.let_through(call.id);

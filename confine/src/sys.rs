@@ -221,15 +221,29 @@ pub(crate) fn drop_file_system_identity(user: u32, group: u32) {
     }
 }
 
-/// Has the command start with no descriptor beyond the first three, whatever this process has open by then.
-pub(crate) fn close_inherited(command: &mut Command) {
-    let close = || {
+/// Has the command start with no descriptor beyond the first three, whatever this process has open by then; and in a Landlock
+/// domain of its own, if there is one.
+pub(crate) fn seclude(command: &mut Command, domain: Option<OwnedFd>, quiet: bool) {
+    let seclude = move || {
+        if let Some(domain) = &domain {
+            enter_domain(domain.as_raw_fd(), quiet)?;
+        }
         // SAFETY: numbers only; it marks descriptors, so that the standard library's own pipe lives until exec.
         let marked = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
         if marked == 0 { Ok(()) } else { mark_one_by_one() }
     };
     // SAFETY: between fork and exec it makes system calls only, allocates nothing, and takes no lock.
-    unsafe { command.pre_exec(close) };
+    unsafe { command.pre_exec(seclude) };
+}
+
+/// Restricts the calling thread (landlock_restrict_self(2)).
+fn enter_domain(domain: RawFd, quiet: bool) -> std::io::Result<()> {
+    const LOG_SAME_EXEC_OFF: libc::c_ulong = 1;
+    const LOG_SUBDOMAINS_OFF: libc::c_ulong = 4;
+    let flags = if quiet { LOG_SAME_EXEC_OFF | LOG_SUBDOMAINS_OFF } else { 0 };
+    // SAFETY: numbers only.
+    let entered = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, domain, flags) };
+    if entered == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// What `close_range` does since Linux 5.11, for kernels and outer filters without it.

@@ -40,7 +40,7 @@ fn deliver(shared: &Shared, call: &Notification) -> Result<(), Errno> {
         Kind::Udp if shared.abilities.receive_only => receive_only(family, flags)?,
         Kind::Udp => return Err(Errno::ACCESS),
     };
-    give(shared, call, socket, family, kind, flags.contains(SocketFlags::CLOEXEC))
+    give(shared, call, Held::new(socket, family, kind)?, flags.contains(SocketFlags::CLOEXEC))
 }
 
 /// A TCP socket of this process's network.
@@ -69,18 +69,13 @@ fn domain(family: Family) -> AddressFamily {
 }
 
 /// Holds the socket, and answers with it. It is held first: another thread may guess the descriptor and connect it at once.
-fn give(
-    shared: &Shared,
-    call: &Notification,
-    socket: OwnedFd,
-    family: Family,
-    kind: Kind,
-    close_on_exec: bool,
-) -> Result<(), Errno> {
-    let held = Held::new(socket, family, kind)?;
-    let (inode, copy) = (held.inode, rustix::io::fcntl_dupfd_cloexec(&held.socket, 3)?);
+/// And it is looked at meanwhile, so that nobody takes it out before this thread has let go of it: an app that closes its
+/// socket at once must find its port free.
+fn give(shared: &Shared, call: &Notification, held: Held, close_on_exec: bool) -> Result<(), Errno> {
+    let inode = held.inode;
     shared.sockets.hold(held);
-    let given = answer_with(shared, call, &copy, close_on_exec);
+    let given = shared.sockets.look(inode, |held| answer_with(shared, call, &held.socket, close_on_exec));
+    let given = given.unwrap_or(Err(Errno::NFILE));
     if given.is_err() {
         drop(shared.sockets.take(inode));
     }

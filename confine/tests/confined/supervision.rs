@@ -1,0 +1,170 @@
+//! Attempts on the supervisor itself, and what it can bear.
+
+use crate::yard::{confined, is_possible};
+
+#[test]
+fn test_16_signals_do_not_reach_the_supervisor() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+supervisor = int(os.environ["SUPERVISOR"])
+for number in (signal.SIGKILL, signal.SIGSTOP, 0):
+    print(outcome(os.kill, supervisor, number))
+for tid in os.listdir(f"/proc/{supervisor}/task"):
+    print("thread", libc.syscall(200, int(tid), 9))
+    print("thread", libc.syscall(234, supervisor, int(tid), 19))
+s = tcp(); s.connect(GOOD); print(greeting(s))
+"#,
+    );
+    ran.went_well().said("203.0.113.7:443");
+    assert_eq!(ran.stdout.matches("EPERM").count(), 3, "{ran:#?}");
+    assert!(!ran.stdout.contains("ok") && !ran.stdout.contains("thread 0"), "{ran:#?}");
+}
+
+#[test]
+fn test_17_a_listener_of_its_own() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+allow = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0x7fff0000))
+program = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", 1, ctypes.addressof(allow)))
+for flags in (8, 8 | 32, 8 | 16 | 1):
+    print(libc.syscall(317, 1, flags, program), errno.errorcode[ctypes.get_errno()])
+print("plain", libc.syscall(317, 1, 0, program))
+print(outcome(tcp().connect, EVIL))
+"#,
+    );
+    if cfg!(target_arch = "x86_64") {
+        ran.went_well().said("plain 0").said("EACCES");
+        assert_eq!(ran.stdout.matches("-1 EBUSY").count(), 3, "{ran:#?}");
+    }
+}
+
+#[test]
+fn test_18_the_supervisor_shows_nothing() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+supervisor = int(os.environ["SUPERVISOR"])
+for name in ("mem", "environ", "maps", "syscall", "auxv"):
+    print(name, outcome(os.open, f"/proc/{supervisor}/{name}", os.O_RDONLY))
+print("write", outcome(os.open, f"/proc/{supervisor}/mem", os.O_RDWR))
+for name in ("fd", "map_files", "fdinfo"):
+    print(name, outcome(os.listdir, f"/proc/{supervisor}/{name}"))
+for name in ("exe", "cwd", "root", "ns/net"):
+    print(name, outcome(os.readlink, f"/proc/{supervisor}/{name}"))
+attach = libc.ptrace(16, supervisor, 0, 0)
+print("ptrace", attach, errno.errorcode[ctypes.get_errno()])
+buffer = ctypes.create_string_buffer(8); iov = (ctypes.c_size_t * 2)(ctypes.addressof(buffer), 8)
+print("readv", libc.process_vm_readv(supervisor, iov, 1, iov, 1, 0), errno.errorcode[ctypes.get_errno()])
+print("writev", libc.process_vm_writev(supervisor, iov, 1, iov, 1, 0), errno.errorcode[ctypes.get_errno()])
+handle = os.pidfd_open(supervisor)
+print("getfd", libc.syscall(438, handle, 0, 0), errno.errorcode[ctypes.get_errno()])
+print("pidfd", outcome(signal.pidfd_send_signal, handle, 9))
+"#,
+    );
+    ran.went_well();
+    let said: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(said.len(), 18, "{ran:#?}");
+    for line in said {
+        assert!(line.ends_with("EPERM") || line.ends_with("EACCES"), "{line}");
+    }
+}
+
+/// Without the supervisor nobody answers, and nothing is made or connected any more.
+#[test]
+fn test_16_nothing_goes_on_without_the_supervisor() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+a, b = os.pipe()
+s, t = tcp(), tcp(); udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+if os.fork() == 0:
+    os.close(b); os.setsid()
+    # The pipe ends with the supervisor's child; the supervisor itself ends soon after.
+    os.read(a, 1)
+    while os.path.exists("/proc/" + os.environ["SUPERVISOR"]): time.sleep(0.01)
+    with open("after", "w") as after:
+        print(outcome(s.connect, EVIL), outcome(t.connect, GOOD), outcome(udp.sendto, b"secret", EVIL), file=after)
+        print(outcome(socket.socket, socket.AF_INET, socket.SOCK_STREAM), file=after)
+    os.rename("after", "orphan")
+    os._exit(0)
+"#,
+    );
+    ran.went_well();
+    assert_eq!(ran.orphan(), "ENOSYS ENOSYS ENOSYS\nENOSYS\n", "{ran:#?}");
+}
+
+#[test]
+fn test_26_a_storm_of_signals() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+signal.signal(signal.SIGURG, lambda *_: None); signal.siginterrupt(signal.SIGURG, False)
+ended, thread = False, threading.main_thread().ident
+def storm():
+    while not ended: signal.pthread_kill(thread, signal.SIGURG)
+stormer = threading.Thread(target=storm, daemon=True); stormer.start()
+failed = 0
+for _ in range(300):
+    s = tcp()
+    try: s.connect(GOOD)
+    except OSError: failed += 1
+    s.close()
+ended = True; stormer.join(); print("failed", failed)
+"#,
+    );
+    ran.went_well().said("failed 0");
+}
+
+#[test]
+fn test_27_a_flood_of_connects() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+threading.stack_size(64 * 1024)
+full = tcp(); full.bind(("127.0.0.1", 0)); full.listen(0); port = full.getsockname()[1]
+# Nobody accepts: the ones after the first few wait, or are refused, and keep nobody else from connecting.
+def knock():
+    s = tcp(); s.settimeout(None); outcome(s.connect, ("127.0.0.1", port))
+for _ in range(300): threading.Thread(target=knock, daemon=True).start()
+for _ in range(50):
+    s = tcp(); s.connect(GOOD); assert greeting(s) == "203.0.113.7:443"; s.close()
+print("others connect"); sys.stdout.flush(); os._exit(0)
+"#,
+    );
+    ran.went_well().said("others connect");
+}
+
+#[test]
+fn test_28_sockets_that_are_abandoned_are_not_kept() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+for _ in range(10000): os.close(libc.socket(2, 1, 0))
+for _ in range(100):
+    if os.fork() == 0:
+        s = tcp(); threading.Thread(target=lambda: outcome(s.connect, GOOD)).start(); os.kill(os.getpid(), 9)
+    os.wait()
+s = tcp(); s.connect(GOOD); print(greeting(s))
+"#,
+    );
+    ran.went_well().said("203.0.113.7:443");
+    let held: usize =
+        ran.activity.split("held: ").nth(1).and_then(|rest| rest.split(',').next()?.parse().ok()).expect("a number");
+    assert!(held <= 1024, "{ran:#?}");
+}

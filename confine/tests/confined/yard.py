@@ -1,0 +1,77 @@
+"""A network of its own, with one way out that leads nowhere, and a tap on it. Run as root of the network namespace.
+
+usage: yard.py DIRECTORY COMMAND...
+Runs the command; afterwards DIRECTORY/leaks has one line for each packet that took the way out, and DIRECTORY/code how
+the command ended.
+"""
+import os
+import socket
+import subprocess
+import sys
+
+ETH_P_ALL = 3
+# What the kernel sends of its own for an interface with IPv6: router and neighbour solicitations, group reports.
+HOUSEKEEPING = {133, 135, 143}
+
+
+def ip(line):
+    subprocess.run(["ip", *line.split()], check=True)
+
+
+def add_way_out():
+    """Whatever the kernel has that leads nowhere."""
+    for kind in ("dummy", "ifb", "veth"):
+        if subprocess.run(["ip", "link", "add", "out0", "type", kind], stderr=subprocess.DEVNULL).returncode == 0:
+            return
+    sys.exit("no kind of device that leads nowhere")
+
+
+def lay_out():
+    ip("link set lo up")
+    add_way_out()
+    ip("link set out0 addrgenmode none")
+    # No neighbour is looked for: what is sent is seen at once.
+    ip("link set out0 arp off")
+    ip("addr add 192.0.2.2/24 dev out0")
+    ip("link set out0 up")
+    ip("route add default via 192.0.2.1 dev out0 onlink")
+    if os.path.exists("/proc/sys/net/ipv6"):
+        ip("-6 addr add 2001:db8::2/64 dev out0 nodad")
+        ip("-6 route add default dev out0")
+
+
+def is_housekeeping(frame):
+    if frame[12:14] != b"\x86\xdd" or len(frame) < 64:
+        return False
+    is_icmpv6 = frame[20] == 58 or frame[20] == 0 and frame[54] == 58
+    kind = frame[62] if frame[20] == 0 else frame[54]
+    # A report of groups is the kernel's own only as long as it names no group but those of the interface's own addresses.
+    return is_icmpv6 and kind in HOUSEKEEPING and b"\xff\x0e" not in frame
+
+
+def drain(tap):
+    packets = []
+    while True:
+        try:
+            frame, (_, _, direction, _, _) = tap.recvfrom(65536)
+        except BlockingIOError:
+            return packets
+        if direction == socket.PACKET_OUTGOING and not is_housekeeping(frame):
+            packets.append(frame[14:94].hex())
+
+
+def main():
+    directory, command = sys.argv[1], sys.argv[2:]
+    lay_out()
+    tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    tap.bind(("out0", 0))
+    tap.setblocking(False)
+    code = subprocess.run(command).returncode
+    # A packet is in the tap's queue before the call that sent it returns.
+    with open(f"{directory}/leaks", "w") as leaks:
+        leaks.writelines(line + "\n" for line in drain(tap))
+    with open(f"{directory}/code", "w") as end:
+        end.write(str(code))
+
+
+main()

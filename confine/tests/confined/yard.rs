@@ -1,0 +1,312 @@
+//! A network namespace for each test, and in it, without any privilege, this very binary as the supervisor of one program.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use egret_confine::{Egress, Errno, Options, Reply, Request, launch, probe};
+
+/// Says to the re-executed test binary where its directory is.
+const YARD: &str = "CONFINE_YARD";
+
+/// What the names of directories begin with, before the number of the process.
+const LEFT_BEHIND: &str = "confine-test-";
+
+/// What a program did, and what came of it.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) stdout: String,
+    #[allow(dead_code, reason = "it is shown when a test fails")]
+    pub(crate) stderr: String,
+    /// As a shell would say it: a signal is a negative number.
+    pub(crate) code: i32,
+    /// Packets that left, in hexadecimal from the IP header on.
+    pub(crate) leaks: Vec<String>,
+    /// What the egress was asked, one line each: verdict, destination, `blocking` or `nonblocking`, executable, user.
+    pub(crate) asked: Vec<String>,
+    /// What the supervisor said about itself at the end.
+    pub(crate) activity: String,
+    directory: PathBuf,
+}
+
+impl Outcome {
+    /// It ended well, and nothing left.
+    #[track_caller]
+    pub(crate) fn went_well(&self) -> &Self {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self.nothing_left()
+    }
+
+    #[track_caller]
+    pub(crate) fn nothing_left(&self) -> &Self {
+        assert!(self.leaks.is_empty(), "{self:#?}");
+        self
+    }
+
+    /// What a process wrote that outlived everybody; waited for.
+    pub(crate) fn orphan(&self) -> String {
+        let written = self.directory.join("orphan");
+        while !written.exists() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        fs::read_to_string(written).expect("what it wrote")
+    }
+
+    #[track_caller]
+    pub(crate) fn said(&self, line: &str) -> &Self {
+        assert!(self.stdout.lines().any(|said| said == line), "not said: {line}\n{self:#?}");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn was_asked(&self, question: &str) -> &Self {
+        assert!(self.asked.iter().any(|asked| asked.starts_with(question)), "not asked: {question}\n{self:#?}");
+        self
+    }
+}
+
+/// Runs a Python program confined; a few names that most programs need are imported already.
+pub(crate) fn confined(python: &str) -> Outcome {
+    run(true, &["/usr/bin/python3", "-c", &with_prelude(python)])
+}
+
+/// The same with nobody between: what it shows is that the attempt would have worked, and that the tap sees it.
+pub(crate) fn unconfined(python: &str) -> Outcome {
+    run(false, &["/usr/bin/python3", "-c", &with_prelude(python)])
+}
+
+/// Runs any program, confined or not, without any privilege.
+pub(crate) fn run(confined: bool, command: &[&str]) -> Outcome {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let directory = shared().join(format!("yard-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+    fs::create_dir(&directory).expect("a directory");
+    open_to_all(&directory, 0o777);
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--net");
+    if !is_root() {
+        unshare.arg("--map-root-user");
+    }
+    unshare.args(["--", "/usr/bin/python3"]).arg(shared().join("yard.py")).arg(&directory);
+    unshare.args(["setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]);
+    if is_root() {
+        unshare.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    }
+    if confined {
+        unshare.arg(shared().join("supervisor")).args(["as_the_supervisor", "--exact", "--ignored", "--nocapture"]);
+        fs::write(directory.join("command"), command.join("\0")).expect("a file");
+        unshare.env(YARD, &directory);
+    } else {
+        unshare.args(command);
+    }
+    let ran = unshare.current_dir(&directory).stdin(Stdio::null()).output().expect("unshare");
+    outcome(&directory, confined, &ran)
+}
+
+fn outcome(directory: &Path, confined: bool, ran: &std::process::Output) -> Outcome {
+    let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default();
+    let yards_own = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success() && directory.join("leaks").exists(), "no yard: {yards_own}");
+    let lines = |name: &str| read(name).lines().map(str::to_owned).collect::<Vec<_>>();
+    let own = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) =
+        if confined { (read("stdout"), read("stderr") + &yards_own) } else { (own(&ran.stdout), own(&ran.stderr)) };
+    let code = if confined { read("status") } else { read("code") };
+    Outcome {
+        stdout,
+        stderr,
+        code: code.trim().parse().unwrap_or(i32::MIN),
+        leaks: lines("leaks"),
+        asked: lines("asked"),
+        activity: read("activity"),
+        directory: directory.to_owned(),
+    }
+}
+
+fn is_root() -> bool {
+    fs::read_to_string("/proc/self/status").is_ok_and(|status| {
+        status.lines().any(|line| line.strip_prefix("Uid:").is_some_and(|ids| ids.split_whitespace().nth(1) == Some("0")))
+    })
+}
+
+fn with_prelude(python: &str) -> String {
+    format!("{}\n{python}", include_str!("prelude.py"))
+}
+
+/// A directory that everybody may read, with this binary in it: the one of the build may be out of others' reach.
+pub(crate) fn shared() -> &'static Path {
+    static SHARED: OnceLock<PathBuf> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        remove_what_others_left();
+        let directory = std::env::temp_dir().join(format!("{LEFT_BEHIND}{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("a directory");
+        open_to_all(&directory, 0o755);
+        fs::copy(std::env::current_exe().expect("a name"), directory.join("supervisor")).expect("a copy");
+        fs::write(directory.join("yard.py"), include_str!("yard.py")).expect("a file");
+        directory
+    })
+}
+
+/// A test binary has no end at which it could tidy up; the next one does.
+fn remove_what_others_left() {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(LEFT_BEHIND).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Compiles a C program to where everybody may run it.
+pub(crate) fn compile(name: &str, source: &str) -> PathBuf {
+    let program = shared().join(name);
+    let code = shared().join(format!("{name}.c"));
+    fs::write(&code, source).expect("a file");
+    let gcc = Command::new("gcc").args(["-O1", "-pthread", "-o"]).arg(&program).arg(&code).output().expect("gcc");
+    assert!(gcc.status.success(), "{}", String::from_utf8_lossy(&gcc.stderr));
+    open_to_all(&program, 0o755);
+    program
+}
+
+fn open_to_all(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
+}
+
+/// Whether this machine can be tested on; says so loudly if not.
+pub(crate) fn is_possible() -> bool {
+    static POSSIBLE: OnceLock<Result<(), String>> = OnceLock::new();
+    let possible = POSSIBLE.get_or_init(|| {
+        let found = probe().map_err(|errno| format!("no child: {errno}"))?;
+        let status = egret_confine::Status::of(&found);
+        status.confines().then_some(()).ok_or(format!("{status:?}"))
+    });
+    if let Err(why) = possible {
+        eprintln!("\n*** NOT TESTED: nothing can be confined on this machine: {why} ***\n");
+    }
+    possible.is_ok()
+}
+
+/// Records what it is asked, and lets through what [`verdict`] says.
+struct Recorder {
+    asked: Mutex<fs::File>,
+    introductions: Arc<Introductions>,
+    proxy: SocketAddr,
+}
+
+/// Whom the proxy was told of.
+#[derive(Default)]
+struct Introductions {
+    known: Mutex<HashMap<SocketAddr, SocketAddr>>,
+    more: Condvar,
+}
+
+enum Verdict {
+    Proxy,
+    Direct,
+    Refuse,
+}
+
+/// Two networks are good, this machine is near, and everything else is evil.
+fn verdict(destination: IpAddr) -> Verdict {
+    match destination {
+        IpAddr::V4(v4) if v4.octets()[..3] == [203, 0, 113] => Verdict::Proxy,
+        IpAddr::V6(v6) if v6.segments()[..3] == [0x2001, 0xdb8, 0x900d] => Verdict::Proxy,
+        IpAddr::V4(v4) if v4.is_loopback() || v4.octets() == [192, 0, 2, 2] => Verdict::Direct,
+        IpAddr::V6(v6) if v6.is_loopback() => Verdict::Direct,
+        _ => Verdict::Refuse,
+    }
+}
+
+impl Egress for Recorder {
+    fn connect(&self, request: Request, reply: Reply) {
+        let verdict = verdict(request.destination.ip());
+        let word = match verdict {
+            Verdict::Proxy => "proxy",
+            Verdict::Direct => "direct",
+            Verdict::Refuse => "refuse",
+        };
+        let process = reply.process();
+        let exe = process.as_ref().and_then(|process| Some(process.exe.as_ref()?.display().to_string()));
+        let line = format!(
+            "{word} {} {} {} {}\n",
+            request.destination,
+            if request.nonblocking { "nonblocking" } else { "blocking" },
+            exe.unwrap_or_default(),
+            process.map_or(u32::MAX, |process| process.uid),
+        );
+        self.asked.lock().expect("a lock").write_all(line.as_bytes()).expect("a record");
+        match verdict {
+            Verdict::Proxy => {
+                let (known, destination) = (Arc::clone(&self.introductions), request.destination);
+                reply.through(self.proxy, move |local| {
+                    known.known.lock().expect("a lock").insert(local, destination);
+                    known.more.notify_all();
+                });
+            }
+            Verdict::Direct => reply.direct(),
+            Verdict::Refuse => reply.refuse(Errno::ACCESS),
+        }
+    }
+}
+
+/// Says to whoever comes where they wanted to go, and then whatever they say, up to an empty line.
+fn serve(listener: &TcpListener, introductions: &Arc<Introductions>) {
+    for stream in listener.incoming().map_while(Result::ok) {
+        let introductions = Arc::clone(introductions);
+        thread::spawn(move || greet(stream, &introductions));
+    }
+}
+
+fn greet(mut stream: TcpStream, introductions: &Introductions) {
+    let Ok(peer) = stream.peer_addr() else { return };
+    let mut known = introductions.known.lock().expect("a lock");
+    let destination = loop {
+        match known.remove(&peer) {
+            Some(destination) => break destination,
+            None => known = introductions.more.wait(known).expect("a lock"),
+        }
+    };
+    drop(known);
+    let mut reader = BufReader::new(stream.try_clone().expect("a copy"));
+    let _ = stream.write_all(format!("{destination}\n").as_bytes());
+    let mut line = String::new();
+    while reader.read_line(&mut line).is_ok_and(|length| length > 0) {
+        if line == "\r\n" || stream.write_all(line.as_bytes()).is_err() {
+            return;
+        }
+        line.clear();
+    }
+}
+
+/// The supervisor's own process: what each test runs this binary for.
+pub(crate) fn supervise() {
+    let Some(directory) = std::env::var_os(YARD).map(PathBuf::from) else { return };
+    let create = |name: &str| fs::File::create(directory.join(name)).expect("a file");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let proxy = listener.local_addr().expect("an address");
+    let introductions = Arc::new(Introductions::default());
+    let told = Arc::clone(&introductions);
+    thread::spawn(move || serve(&listener, &told));
+    let command = fs::read_to_string(directory.join("command")).expect("a command");
+    let mut words = command.split('\0');
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words).env("PROXY", proxy.port().to_string()).env("SUPERVISOR", std::process::id().to_string());
+    command.stdin(Stdio::null()).stdout(create("stdout")).stderr(create("stderr"));
+    let recorder = Recorder { asked: Mutex::new(create("asked")), introductions, proxy };
+    let found = probe().expect("a probe");
+    let mut confined = launch(command, Options::default(), &found, recorder).expect("a launch");
+    let status = confined.child.wait().expect("an end");
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().unwrap_or_else(|| -status.signal().unwrap_or(0));
+    fs::write(directory.join("activity"), format!("{:?}", confined.activity())).expect("a file");
+    fs::write(directory.join("status"), code.to_string()).expect("a file");
+    confined.finish();
+}
