@@ -101,7 +101,6 @@ pub(crate) fn for_family(address: SocketAddr, family: Family) -> Option<SocketAd
 }
 
 /// As the kernel would write it for a socket of this family.
-#[cfg(test)]
 pub(crate) fn to_bytes(address: SocketAddr, family: Family) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(IPV6_LENGTH);
     match for_family(address, family) {

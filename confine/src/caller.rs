@@ -77,6 +77,16 @@ impl Caller {
         memory.read_exact_at(buffer, pointer).map_err(|_| Errno::FAULT)
     }
 
+    /// Writes to the caller's memory. Only while its call waits, and nothing but its end can end that, is that memory what the
+    /// caller meant it to be.
+    pub(crate) fn write(self, pointer: u64, bytes: &[u8]) -> Result<(), Errno> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let memory = self.look(|| File::options().write(true).open(format!("/proc/{}/mem", self.tid)))?;
+        memory.write_all_at(bytes, pointer).map_err(|_| Errno::FAULT)
+    }
+
     /// The inode of the socket behind this descriptor.
     ///
     /// # Errors

@@ -21,27 +21,16 @@ impl<E: Egress> Egress for Arc<E> {
     }
 }
 
-/// Who wants to go where.
+/// Who wants to go where, by TCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Where to. Addresses that stand for others are given as what the kernel makes of them: mapped ones as IPv4, the unspecified
     /// address as loopback.
     pub destination: SocketAddr,
-    /// Over TCP.
-    pub transport: Transport,
     /// Whether the thread would not wait for the connection: it expects an answer at once.
     pub nonblocking: bool,
     /// The thread that asks, as numbered in this process's PID namespace.
     pub tid: u32,
-}
-
-/// By what a connection would be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Transport {
-    /// TCP: what is answered is done.
-    Tcp,
-    /// UDP: only refusals are possible.
-    Udp,
 }
 
 /// The answer to one request. Dropped without an answer, it refuses.

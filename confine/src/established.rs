@@ -1,4 +1,4 @@
-//! What state a TCP socket is in that nobody here holds, by the kernel's table of this network (proc_net_tcp in the kernel's
+//! What state a socket is in that nobody here holds, by the kernel's tables of this network (proc_net_tcp in the kernel's
 //! documentation). It is read for calls that no program makes often.
 
 use std::fs::File;
@@ -20,6 +20,21 @@ pub(crate) fn state_of(inode: u64) -> Option<State> {
         let table = BufReader::new(File::open(path).ok()?.take(LONGEST_TABLE));
         table.lines().map_while(Result::ok).find_map(|line| state_in(&line, inode))
     })
+}
+
+/// The port that the datagram socket with this inode is bound to.
+pub(crate) fn udp_port_of(inode: u64) -> Option<u16> {
+    ["/proc/self/net/udp", "/proc/self/net/udp6"].into_iter().find_map(|path| {
+        let table = BufReader::new(File::open(path).ok()?.take(LONGEST_TABLE));
+        table.lines().map_while(Result::ok).find_map(|line| port_in(&line, inode))
+    })
+}
+
+fn port_in(line: &str, inode: u64) -> Option<u16> {
+    let mut fields = line.split_ascii_whitespace();
+    let (_, port) = fields.nth(1)?.rsplit_once(':')?;
+    let found: u64 = fields.nth(7)?.parse().ok()?;
+    (found == inode).then(|| u16::from_str_radix(port, 16).ok()).flatten()
 }
 
 /// The state that a line tells of this inode.

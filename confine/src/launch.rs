@@ -20,6 +20,7 @@ use rustix::process::DumpableBehavior;
 use crate::bpf;
 use crate::domain;
 use crate::egress::Egress;
+use crate::names::Names;
 use crate::privileges;
 use crate::probe::Probe;
 use crate::rules::{self, Setting};
@@ -138,6 +139,7 @@ impl Confined {
     /// Ends the threads of this confinement. Processes that are left over find every call that is asked about failing with
     /// NOSYS once this process has closed the listener.
     pub fn finish(self) {
+        self.shared.stop();
         drop(self.stay);
         // They end by themselves; what is joined here has nothing left to say.
         let _ = self.launcher.join();
@@ -153,7 +155,13 @@ impl Confined {
 ///
 /// # Errors
 /// Nothing was started: see [`LaunchError`].
-pub fn launch(mut command: Command, options: Options, probe: &Probe, egress: impl Egress) -> Result<Confined, LaunchError> {
+pub fn launch(
+    mut command: Command,
+    options: Options,
+    probe: &Probe,
+    egress: impl Egress,
+    names: impl Names,
+) -> Result<Confined, LaunchError> {
     let status = Status::of(probe);
     if !status.confines() {
         return Err(LaunchError::CannotConfine(status));
@@ -186,15 +194,17 @@ pub fn launch(mut command: Command, options: Options, probe: &Probe, egress: imp
     });
     let launcher = launcher.map_err(LaunchError::Thread)?;
     let listener = listener.recv().unwrap_or(Err(LaunchError::Restrict { step: "its thread", errno: Errno::CANCELED }))?;
-    let shared = Arc::new(Shared::new(listener.0, Box::new(egress), listener.1));
+    let shared = Shared::new(listener.0, Box::new(egress), Box::new(names), listener.1);
+    let shared = Arc::new(shared.map_err(|errno| LaunchError::Restrict { step: "its sockets", errno })?);
     let handlers = supervisor::start(&shared, HANDLERS).map_err(LaunchError::Thread)?;
     shared.stop_at_calls_of(listener.2);
-    let _ = handlers_are.send(handlers.len());
+    let _ = handlers_are.send(HANDLERS);
     let _ = begin.send(());
     let child = child.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
     match child {
         Ok(child) => Ok(Confined { child, shared, handlers, launcher, stay }),
         Err(error) => {
+            shared.stop();
             drop(stay);
             let _ = launcher.join();
             handlers.into_iter().for_each(|handler| drop(handler.join()));
@@ -213,6 +223,7 @@ struct Restriction {
     setting: Setting,
     listening: Listening,
     abilities: Abilities,
+    wakes_in_step: bool,
 }
 
 /// The listener, what the supervisor can do, and the number of the thread that is restricted.
@@ -224,11 +235,13 @@ impl Restriction {
         let has_scopes = landlock >= domain::SCOPES;
         Restriction {
             setting: Setting { guarded_pid: (!has_scopes).then(std::process::id), no_namespaces: options.no_namespaces },
+            wakes_in_step: probe.wake_in_step.is_ok(),
             listening: if probe.until_killed.is_ok() { Listening::UntilKilled } else { Listening::Yes },
             abilities: Abilities {
                 answer_with_descriptor: probe.answer_with_descriptor.is_ok(),
                 own_connects_fail: landlock >= domain::CONNECT,
                 receive_only: probe.receive_only.is_ok(),
+                waits_until_killed: probe.until_killed.is_ok(),
             },
         }
     }
@@ -240,8 +253,10 @@ impl Restriction {
         let program = bpf::compile(&rules::rules(&self.setting));
         let listener = sys::install(&program, self.listening).map_err(failed("the seccomp filter"))?;
         let listener = listener.ok_or(LaunchError::Restrict { step: "the seccomp filter", errno: Errno::BADF })?;
-        // A kernel that can't is slower.
-        let _ = sys::wake_in_step(listener.as_fd());
+        if self.wakes_in_step {
+            // Without it, it is only slower.
+            let _ = sys::wake_in_step(listener.as_fd());
+        }
         let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
         Ok((listener, self.abilities, tid))
     }

@@ -17,10 +17,13 @@ use rustix::io::Errno;
 use crate::address::Family;
 
 /// How many sockets are held at most: a few times what a busy program has between socket and connect at any moment.
-pub(crate) const MOST_HELD: usize = 1024;
+pub(crate) const MOST_HELD: usize = 512;
 
 /// How long a socket is held: longer than any program waits between making and connecting it.
 pub(crate) const LONGEST_HELD: Duration = Duration::from_secs(30);
+
+/// How many calls wait for the outcome of one connect at most.
+const MOST_JOINED: usize = 16;
 
 /// How many outcomes of recent connects are remembered.
 const MOST_RECENT: usize = 1024;
@@ -52,6 +55,14 @@ pub(crate) struct Outcome {
     pub(crate) told: bool,
 }
 
+/// A connect under way.
+#[derive(Debug)]
+struct Underway {
+    destination: SocketAddr,
+    /// Calls that want to hear of it: of threads that were interrupted and call again, or of others.
+    joined: Vec<u64>,
+}
+
 /// All sockets of one confinement.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
@@ -63,6 +74,7 @@ struct Tables {
     held: HashMap<u64, Held>,
     /// Inodes in the order of birth; some may not be held any more.
     births: VecDeque<(Instant, u64)>,
+    underway: HashMap<u64, Underway>,
     recent: HashMap<u64, Outcome>,
     recent_order: VecDeque<u64>,
 }
@@ -85,6 +97,35 @@ impl Sockets {
     /// Takes a socket out, to connect it or to let it go.
     pub(crate) fn take(&self, inode: u64) -> Option<Held> {
         self.tables().held.remove(&inode)
+    }
+
+    /// Takes a socket out to connect it. Others that want to connect it may [`join`](Self::join) until it is
+    /// [`over`](Self::over).
+    pub(crate) fn take_to_connect(&self, inode: u64, destination: SocketAddr) -> Option<Held> {
+        let mut tables = self.tables();
+        let held = tables.held.remove(&inode)?;
+        tables.underway.insert(inode, Underway { destination, joined: Vec::new() });
+        Some(held)
+    }
+
+    /// Has this call wait for the outcome of a connect to the same destination that is under way. Without one there is nothing to
+    /// wait for, which is false.
+    ///
+    /// # Errors
+    /// ALREADY: it goes elsewhere, or too many wait.
+    pub(crate) fn join(&self, inode: u64, destination: SocketAddr, call: u64) -> Result<bool, Errno> {
+        let mut tables = self.tables();
+        let Some(underway) = tables.underway.get_mut(&inode) else { return Ok(false) };
+        if underway.destination != destination || underway.joined.len() >= MOST_JOINED {
+            return Err(Errno::ALREADY);
+        }
+        underway.joined.push(call);
+        Ok(true)
+    }
+
+    /// A connect is over; whoever joined is to be told.
+    pub(crate) fn over(&self, inode: u64) -> Vec<u64> {
+        self.tables().underway.remove(&inode).map(|underway| underway.joined).unwrap_or_default()
     }
 
     /// Looks at a socket that is held.

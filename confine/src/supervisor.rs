@@ -1,10 +1,11 @@
 //! Answers the calls that are asked about: a few threads that receive, look, and answer or hand on.
 //!
-//! [`birth`] makes sockets, [`connect`] connects them. Whatever goes wrong on the way, and whatever is not understood, is a
+//! [`birth`] makes sockets, [`connect`] connects them, and [`datagram`] stands in for those that can't send. Whatever goes wrong on the way, and whatever is not understood, is a
 //! refusal.
 
 pub(crate) mod birth;
 pub(crate) mod connect;
+pub(crate) mod datagram;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,8 +19,10 @@ use rustix::io::Errno;
 
 use crate::caller::Caller;
 use crate::egress::Egress;
+use crate::names::Names;
 use crate::sockets::Sockets;
 use crate::sys::{self, Notification};
+use datagram::Pairs;
 
 /// What the kernel can do for the supervisor; what it can't is done in more steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +34,17 @@ pub(crate) struct Abilities {
     pub(crate) own_connects_fail: bool,
     /// Datagram sockets can be made that only receive.
     pub(crate) receive_only: bool,
+    /// Only fatal signals interrupt a call that was received (Linux 5.19).
+    pub(crate) waits_until_killed: bool,
 }
 
 /// What all handlers know.
 pub(crate) struct Shared {
     pub(crate) listener: OwnedFd,
     pub(crate) sockets: Sockets,
+    pub(crate) pairs: Pairs,
     pub(crate) egress: Box<dyn Egress>,
+    pub(crate) names: Box<dyn Names>,
     pub(crate) abilities: Abilities,
     /// Attempts without an answer.
     pub(crate) pending: AtomicUsize,
@@ -65,24 +72,39 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(listener: OwnedFd, egress: Box<dyn Egress>, abilities: Abilities) -> Self {
-        Shared {
+    pub(crate) fn new(
+        listener: OwnedFd,
+        egress: Box<dyn Egress>,
+        names: Box<dyn Names>,
+        abilities: Abilities,
+    ) -> Result<Self, Errno> {
+        Ok(Shared {
             listener,
             sockets: Sockets::default(),
+            pairs: Pairs::new()?,
             egress,
+            names,
             abilities,
             pending: AtomicUsize::new(0),
             slow: AtomicUsize::new(0),
             counts: Counts::default(),
             goodbye: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
-        }
+        })
     }
 
     /// From now on a call of this thread ends the handler that receives it.
     pub(crate) fn stop_at_calls_of(&self, tid: u32) {
-        self.goodbye.store(tid, Ordering::Relaxed);
+        self.goodbye.store(tid, Ordering::Release);
+    }
+
+    /// Ends the threads that answer to nobody's call.
+    pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 
     /// Answers; false if nobody waits for it any more.
@@ -109,7 +131,10 @@ pub(crate) fn start(shared: &Arc<Shared>, handlers: usize) -> io::Result<Vec<Joi
         let shared = Arc::clone(shared);
         thread::Builder::new().name(format!("confine-{number}")).spawn(move || serve(&shared))
     };
-    (0..handlers).map(start).collect()
+    let mut started: Vec<_> = (0..handlers).map(start).collect::<io::Result<_>>()?;
+    let names = Arc::clone(shared);
+    started.push(thread::Builder::new().name("confine-names".into()).spawn(move || datagram::serve(&names))?);
+    Ok(started)
 }
 
 fn serve(shared: &Arc<Shared>) {
@@ -134,7 +159,7 @@ fn serve(shared: &Arc<Shared>) {
 }
 
 fn is_goodbye(shared: &Shared, call: &Notification) -> bool {
-    shared.stopping.load(Ordering::Acquire) && call.tid == shared.goodbye.load(Ordering::Relaxed)
+    call.tid != 0 && call.tid == shared.goodbye.load(Ordering::Acquire)
 }
 
 /// Whether no thread is left that could call (Linux 5.9).
@@ -154,9 +179,8 @@ fn handle(shared: &Arc<Shared>, call: &Notification) {
         libc::SYS_connect => connect::handle(shared, call),
         libc::SYS_socket => birth::handle(shared, call),
         libc::SYS_bind | libc::SYS_listen => let_go(shared, call),
-        libc::SYS_sendto => send(shared, call),
-        // They name what the app may know anyway.
-        libc::SYS_recvfrom | libc::SYS_getsockname | libc::SYS_getpeername => shared.let_through(call.id),
+        libc::SYS_sendto => datagram::send(shared, call),
+        libc::SYS_recvfrom | libc::SYS_getsockname | libc::SYS_getpeername => datagram::look_like_internet(shared, call),
         _ => {
             shared.answer(call.id, Err(Errno::NOSYS));
         }
@@ -169,12 +193,6 @@ fn let_go(shared: &Shared, call: &Notification) {
     if let Ok(inode) = (Caller { tid: call.tid }).socket(number) {
         drop(shared.sockets.take(inode));
     }
-    shared.let_through(call.id);
-}
-
-/// A datagram to somebody. It may go on: the app's internet sockets can't send one, whichever of them the descriptor means by
-/// the time the kernel looks, and a stream socket ignores whom it is for.
-fn send(shared: &Shared, call: &Notification) {
     shared.let_through(call.id);
 }
 

@@ -54,6 +54,15 @@ fn memory_is_read_both_ways_and_what_is_not_there_is_a_fault() {
 }
 
 #[test]
+fn memory_is_written_where_it_is_and_nowhere_else() {
+    let place = std::sync::Mutex::new([0_u8; 4]);
+    let pointer = place.lock().unwrap().as_ptr() as u64;
+    this().write(pointer, b"text").unwrap();
+    assert_eq!(*place.lock().unwrap(), *b"text");
+    assert_eq!(this().write(8, b"text"), Err(Errno::FAULT));
+}
+
+#[test]
 fn lengths_are_ints() {
     let bytes = [2_u8; 16];
     let pointer = bytes.as_ptr() as u64;

@@ -24,6 +24,13 @@ fn ipv6_sockets_are_in_the_other_table() {
 }
 
 #[test]
+fn a_bound_datagram_socket_has_a_port() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    assert_eq!(udp_port_of(inode(&socket)), Some(socket.local_addr().unwrap().port()));
+    assert_eq!(udp_port_of(u64::MAX), None);
+}
+
+#[test]
 fn the_head_of_the_table_is_no_socket() {
     let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
     assert_eq!(state_in(head, 0), None);

@@ -24,6 +24,24 @@ fn a_socket_is_taken_once() {
 }
 
 #[test]
+fn whoever_connects_the_same_socket_meanwhile_waits_for_the_outcome() {
+    let sockets = Sockets::default();
+    let socket = held();
+    let (inode, good, evil) = (socket.inode, outcome(true).destination, "198.51.100.66:443".parse().unwrap());
+    assert_eq!(sockets.join(inode, good, 1), Ok(false));
+    sockets.hold(socket);
+    assert!(sockets.take_to_connect(inode, good).is_some());
+    assert_eq!(sockets.join(inode, good, 2), Ok(true));
+    assert_eq!(sockets.join(inode, evil, 3), Err(Errno::ALREADY));
+    for call in 1..MOST_JOINED as u64 {
+        assert_eq!(sockets.join(inode, good, 10 + call), Ok(true));
+    }
+    assert_eq!(sockets.join(inode, good, 99), Err(Errno::ALREADY));
+    assert_eq!(sockets.over(inode).len(), MOST_JOINED);
+    assert_eq!(sockets.join(inode, good, 4), Ok(false));
+}
+
+#[test]
 fn what_is_too_old_goes_when_another_comes() {
     let mut tables = Tables::default();
     let mut old = held();

@@ -14,10 +14,10 @@ use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, sockopt};
 
-use super::{Shared, birth, descriptor};
+use super::{Shared, birth, datagram, descriptor};
 use crate::address::{self, Address, Destination, Family};
 use crate::caller::{Caller, Flags, Process, Protocol};
-use crate::egress::{Reply, Request, Transport};
+use crate::egress::{Reply, Request};
 use crate::established::{self, State};
 use crate::sockets::{Held, Kind, Outcome};
 use crate::sys::{self, Notification, Place};
@@ -26,7 +26,7 @@ use crate::sys::{self, Notification, Place};
 const MOST_PENDING: usize = 4096;
 
 /// How many threads wait for a blocking connect that goes nowhere near a proxy.
-const MOST_SLOW: usize = 64;
+pub(super) const MOST_SLOW: usize = 64;
 
 type Introduce = Box<dyn FnOnce(SocketAddr) + Send>;
 
@@ -51,10 +51,10 @@ enum Socket {
 }
 
 /// One of a limited number.
-struct Slot(Arc<Shared>, fn(&Shared) -> &AtomicUsize);
+pub(super) struct Slot(Arc<Shared>, fn(&Shared) -> &AtomicUsize);
 
 impl Slot {
-    fn take(shared: &Arc<Shared>, counter: fn(&Shared) -> &AtomicUsize, most: usize) -> Option<Slot> {
+    pub(super) fn take(shared: &Arc<Shared>, counter: fn(&Shared) -> &AtomicUsize, most: usize) -> Option<Slot> {
         let slot = Slot(Arc::clone(shared), counter);
         // Dropping the slot takes it back.
         (counter(shared).fetch_add(1, Ordering::Relaxed) < most).then_some(slot)
@@ -74,15 +74,18 @@ impl std::fmt::Debug for Attempt {
 }
 
 /// What is to happen with a call.
-enum Step {
+pub(super) enum Step {
     Ask(Request, Attempt),
     LetThrough,
     Answer(Result<(), Errno>),
+    /// Whoever connects that socket already answers.
+    Joined,
 }
 
 pub(super) fn handle(shared: &Arc<Shared>, call: &Notification) {
     match look(shared, call) {
         Ok(Step::Ask(request, attempt)) => shared.egress.connect(request, Reply::new(attempt)),
+        Ok(Step::Joined) => {}
         Ok(Step::LetThrough) => shared.let_through(call.id),
         Ok(Step::Answer(answer)) => {
             shared.answer(call.id, answer.map(|()| 0));
@@ -123,44 +126,44 @@ fn local(shared: &Shared, protocol: Protocol) -> Result<Step, Errno> {
 fn aim(shared: &Arc<Shared>, call: &Notification, inode: u64, to: Destination) -> Result<Step, Errno> {
     let caller = Caller { tid: call.tid };
     let number = descriptor(call);
-    let (socket, family, kind) = match shared.sockets.take(inode) {
-        Some(held) => {
-            let (family, kind) = (held.family, held.kind);
-            (Socket::Held(held), family, kind)
-        }
-        None => {
-            let (family, kind) = match caller.protocol(number)? {
-                Protocol::Tcp(family) => (family, Kind::Tcp),
-                Protocol::Udp(family) => (family, Kind::Udp),
-                Protocol::Other => return Err(Errno::INVAL),
-            };
-            if let Some(answer) = again(shared, inode, to.address) {
-                return Ok(Step::Answer(answer));
-            }
-            (Socket::Fresh(family, caller.flags(number)?), family, kind)
-        }
+    let (family, kind) = kind_of(shared, caller, number, inode)?;
+    if family != to.family {
+        return Err(Errno::AFNOSUPPORT);
+    }
+    if kind == Kind::Udp {
+        let step = datagram::connect(shared, call, family, to.address)?;
+        // Another socket has taken its place.
+        drop(shared.sockets.take(inode));
+        return Ok(step);
+    }
+    let slot = Slot::take(shared, |shared| &shared.pending, MOST_PENDING).ok_or(Errno::AGAIN)?;
+    let socket = match shared.sockets.take_to_connect(inode, to.address) {
+        Some(held) => Socket::Held(held),
+        None if shared.sockets.join(inode, to.address, call.id)? => return Ok(Step::Joined),
+        None => match again(shared, inode, to.address) {
+            Some(answer) => return Ok(Step::Answer(answer)),
+            None => Socket::Fresh(family, caller.flags(number)?),
+        },
     };
-    let slot = Slot::take(shared, |shared| &shared.pending, MOST_PENDING);
-    let refusal = match (&slot, kind) {
-        (None, _) => Some(Errno::AGAIN),
-        _ if family != to.family => Some(Errno::AFNOSUPPORT),
-        // There is no way for datagrams; who looks for a source address by connecting learns that there is none.
-        (_, Kind::Udp) => Some(Errno::NETUNREACH),
-        _ => None,
-    };
-    let Some(slot) = slot.filter(|_| refusal.is_none()) else {
-        if let Socket::Held(held) = socket {
-            shared.sockets.hold(held);
-        }
-        return Err(refusal.unwrap_or(Errno::ACCESS));
-    };
-    let nonblocking = match &socket {
-        Socket::Held(held) => is_nonblocking(&held.socket),
-        Socket::Fresh(_, flags) => flags.nonblocking,
-    };
-    let request = Request { destination: to.address, transport: Transport::Tcp, nonblocking, tid: call.tid };
-    let shared = Arc::clone(shared);
-    Ok(Step::Ask(request, Attempt { shared, id: call.id, caller, number, destination: to.address, socket, _slot: slot }))
+    let (shared, destination) = (Arc::clone(shared), to.address);
+    let attempt = Attempt { shared, id: call.id, caller, number, destination, socket, _slot: slot };
+    let request = Request { destination, nonblocking: attempt.is_nonblocking(), tid: call.tid };
+    Ok(Step::Ask(request, attempt))
+}
+
+/// What the descriptor stands for; what is held is known, the rest is looked up.
+fn kind_of(shared: &Shared, caller: Caller, number: i32, inode: u64) -> Result<(Family, Kind), Errno> {
+    if let Some(held) = shared.sockets.look(inode, |held| (held.family, held.kind)) {
+        return Ok(held);
+    }
+    if let Some(family) = shared.pairs.family_of(inode) {
+        return Ok((family, Kind::Udp));
+    }
+    match caller.protocol(number)? {
+        Protocol::Tcp(family) => Ok((family, Kind::Tcp)),
+        Protocol::Udp(family) => Ok((family, Kind::Udp)),
+        Protocol::Other => Err(Errno::INVAL),
+    }
 }
 
 /// A connect of a socket that was connected before: a program that asks how it went, or a call that the kernel restarted after
@@ -184,7 +187,7 @@ fn again(shared: &Shared, inode: u64, to: SocketAddr) -> Option<Result<(), Errno
 fn disconnect(shared: &Arc<Shared>, call: &Notification, inode: u64) -> Result<Step, Errno> {
     let caller = Caller { tid: call.tid };
     let number = descriptor(call);
-    if shared.sockets.look(inode, |_| ()).is_some() {
+    if shared.sockets.look(inode, |_| ()).is_some() || shared.pairs.family_of(inode).is_some() {
         return Ok(Step::Answer(Ok(())));
     }
     let Protocol::Tcp(family) = caller.protocol(number)? else {
@@ -205,11 +208,11 @@ fn disconnect(shared: &Arc<Shared>, call: &Notification, inode: u64) -> Result<S
     given.map(|_| Step::Answer(Ok(())))
 }
 
-fn socket_flags(flags: Flags) -> SocketFlags {
+pub(super) fn socket_flags(flags: Flags) -> SocketFlags {
     if flags.nonblocking { SocketFlags::NONBLOCK } else { SocketFlags::empty() }
 }
 
-fn is_nonblocking(socket: &OwnedFd) -> bool {
+pub(super) fn is_nonblocking(socket: &OwnedFd) -> bool {
     fcntl_getfl(socket).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
 }
 
@@ -241,6 +244,11 @@ impl Attempt {
         self.establish(proxy, Some(introduce));
     }
 
+    /// Of the socket that is held; none of ours is 0.
+    fn inode(&self) -> u64 {
+        if let Socket::Held(held) = &self.socket { held.inode } else { 0 }
+    }
+
     fn is_nonblocking(&self) -> bool {
         match &self.socket {
             Socket::Held(held) => is_nonblocking(&held.socket),
@@ -254,13 +262,16 @@ impl Attempt {
             return self.fail(Errno::AGAIN);
         };
         let shared = Arc::clone(&self.shared);
-        let id = self.id;
+        let (id, inode) = (self.id, self.inode());
         let work = move || {
             let _slot = slot;
             self.establish(to, None);
         };
         if thread::Builder::new().name("confine-connect".into()).spawn(work).is_err() {
-            shared.answer(id, Err(Errno::AGAIN));
+            // The socket went with the thread that is not.
+            for id in shared.sockets.over(inode).into_iter().chain([id]) {
+                shared.answer(id, Err(Errno::AGAIN));
+            }
         }
     }
 
@@ -292,17 +303,26 @@ impl Attempt {
         self.shared.sockets.remember(inode, outcome);
         // Let go before the app hears of it, so that what it closes is closed.
         drop(self.socket);
-        if !self.shared.answer(self.id, connected.map(|()| 0)) {
+        let mut is_told = self.shared.answer(self.id, connected.map(|()| 0));
+        for joined in self.shared.sockets.over(inode) {
+            let answer = if is_told { Err(Errno::ISCONN) } else { connected.map(|()| 0) };
+            is_told |= self.shared.answer(joined, answer);
+        }
+        if !is_told {
             self.shared.sockets.was_not_told(inode);
         }
     }
 
     fn fail(self, errno: Errno) {
+        let mut told = vec![self.id];
         if let Socket::Held(held) = self.socket {
+            told.extend(self.shared.sockets.over(held.inode));
             // It may be tried again.
             self.shared.sockets.hold(held);
         }
-        self.shared.answer(self.id, Err(errno));
+        for id in told {
+            self.shared.answer(id, Err(errno));
+        }
     }
 
     /// Connects a fresh socket and puts it in place of the caller's. Returns what the caller is to be told: that it is connected,

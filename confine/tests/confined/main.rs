@@ -3,6 +3,8 @@
 
 mod bypasses;
 mod connects;
+mod grounds;
+mod names;
 mod races;
 mod supervision;
 mod yard;

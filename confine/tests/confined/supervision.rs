@@ -1,6 +1,6 @@
 //! Attempts on the supervisor itself, and what it can bear.
 
-use crate::yard::{confined, is_possible};
+use crate::yard::{Ground, confined, ground, is_possible};
 
 #[test]
 fn test_16_signals_do_not_reach_the_supervisor() {
@@ -53,7 +53,7 @@ fn test_18_the_supervisor_shows_nothing() {
         r#"
 supervisor = int(os.environ["SUPERVISOR"])
 for name in ("mem", "environ", "maps", "syscall", "auxv"):
-    print(name, outcome(os.open, f"/proc/{supervisor}/{name}", os.O_RDONLY))
+    print(name, outcome(lambda: open(f"/proc/{supervisor}/{name}", "rb").read(1)))
 print("write", outcome(os.open, f"/proc/{supervisor}/mem", os.O_RDWR))
 for name in ("fd", "map_files", "fdinfo"):
     print(name, outcome(os.listdir, f"/proc/{supervisor}/{name}"))
@@ -64,14 +64,17 @@ print("ptrace", attach, errno.errorcode[ctypes.get_errno()])
 buffer = ctypes.create_string_buffer(8); iov = (ctypes.c_size_t * 2)(ctypes.addressof(buffer), 8)
 print("readv", libc.process_vm_readv(supervisor, iov, 1, iov, 1, 0), errno.errorcode[ctypes.get_errno()])
 print("writev", libc.process_vm_writev(supervisor, iov, 1, iov, 1, 0), errno.errorcode[ctypes.get_errno()])
-handle = os.pidfd_open(supervisor)
+try: handle = os.pidfd_open(supervisor)
+except PermissionError: print("pidfd_open EPERM"); sys.exit()
 print("getfd", libc.syscall(438, handle, 0, 0), errno.errorcode[ctypes.get_errno()])
 print("pidfd", outcome(signal.pidfd_send_signal, handle, 9))
 "#,
     );
     ran.went_well();
     let said: Vec<&str> = ran.stdout.lines().collect();
-    assert_eq!(said.len(), 18, "{ran:#?}");
+    // Without Landlock's scope there is not even a descriptor of the supervisor's process to try the last two with.
+    let expected = if ground() == Ground::OldKernel { 17 } else { 18 };
+    assert_eq!(said.len(), expected, "{ran:#?}");
     for line in said {
         assert!(line.ends_with("EPERM") || line.ends_with("EACCES"), "{line}");
     }

@@ -66,6 +66,10 @@ def main():
     tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
     tap.bind(("out0", 0))
     tap.setblocking(False)
+    # With a namespace of mounts the nameserver is one that nobody runs.
+    with open(f"{directory}/resolv.conf", "w") as resolver:
+        resolver.write("nameserver 192.0.2.53\noptions timeout:20 attempts:1\n")
+    subprocess.run(["mount", "--bind", f"{directory}/resolv.conf", "/etc/resolv.conf"], check=True)
     code = subprocess.run(command).returncode
     # A packet is in the tap's queue before the call that sent it returns.
     with open(f"{directory}/leaks", "w") as leaks:

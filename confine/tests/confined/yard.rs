@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use egret_confine::{Egress, Errno, Options, Reply, Request, launch, probe};
+use egret_confine::{Answer, Egress, Errno, Names, Options, Query, Reply, Request, harmless_query, launch, probe};
 
 /// Says to the re-executed test binary where its directory is.
 const YARD: &str = "CONFINE_YARD";
@@ -34,6 +34,8 @@ pub(crate) struct Outcome {
     pub(crate) asked: Vec<String>,
     /// What the supervisor said about itself at the end.
     pub(crate) activity: String,
+    /// Names that reached the nameserver that there really is.
+    pub(crate) heard: Vec<String>,
     directory: PathBuf,
 }
 
@@ -90,14 +92,14 @@ pub(crate) fn run(confined: bool, command: &[&str]) -> Outcome {
     fs::create_dir(&directory).expect("a directory");
     open_to_all(&directory, 0o777);
     let mut unshare = Command::new("unshare");
-    unshare.arg("--net");
+    unshare.args(["--net", "--mount"]);
     if !is_root() {
         unshare.arg("--map-root-user");
     }
     unshare.args(["--", "/usr/bin/python3"]).arg(shared().join("yard.py")).arg(&directory);
-    unshare.args(["setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]);
-    if is_root() {
-        unshare.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    unshare.args(privileges(ground()));
+    if confined && ground() == Ground::Profile {
+        unshare.arg("/usr/bin/python3").arg(shared().join("profile.py"));
     }
     if confined {
         unshare.arg(shared().join("supervisor")).args(["as_the_supervisor", "--exact", "--ignored", "--nocapture"]);
@@ -108,6 +110,64 @@ pub(crate) fn run(confined: bool, command: &[&str]) -> Outcome {
     }
     let ran = unshare.current_dir(&directory).stdin(Stdio::null()).output().expect("unshare");
     outcome(&directory, confined, &ran)
+}
+
+/// What is around the supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// A user without any privilege.
+    Plain,
+    /// The same, under a seccomp profile like that of container runtimes, at its strictest.
+    Profile,
+    /// Root with the capabilities that container runtimes give.
+    Root,
+    /// A kernel that has no more than Linux 5.9, as far as that can be pretended.
+    OldKernel,
+}
+
+/// Says on which ground a run of all tests stands.
+const GROUND: &str = "CONFINE_GROUND";
+
+/// The capabilities of a container (moby's default).
+const CONTAINER: &str = "+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,+setfcap,+setpcap,\
+    +net_bind_service,+sys_chroot,+kill,+audit_write";
+
+pub(crate) fn ground() -> Ground {
+    match std::env::var(GROUND).as_deref() {
+        Ok("profile") => Ground::Profile,
+        Ok("root") => Ground::Root,
+        Ok("old") => Ground::OldKernel,
+        _ => Ground::Plain,
+    }
+}
+
+fn privileges(ground: Ground) -> Vec<String> {
+    let mut setpriv = vec!["setpriv".to_owned()];
+    if ground == Ground::Root {
+        setpriv.push(format!("--bounding-set=-all,{CONTAINER}"));
+        return setpriv;
+    }
+    setpriv.extend(["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"].map(str::to_owned));
+    if is_root() {
+        setpriv.extend(["--reuid=65534", "--regid=65534", "--clear-groups"].map(str::to_owned));
+    }
+    setpriv
+}
+
+/// Runs all tests of this binary again on another ground, but for those whose names have one of these in them.
+pub(crate) fn all_again(ground: &str, but: &[&str]) {
+    if !is_possible() || std::env::var_os(GROUND).is_some() {
+        return;
+    }
+    let mut again = Command::new(std::env::current_exe().expect("a name"));
+    again.env(GROUND, ground).args(["--skip", "all_again"]);
+    for skipped in but {
+        again.args(["--skip", skipped]);
+    }
+    let ran = again.output().expect("this binary");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success(), "{said}\n{}", String::from_utf8_lossy(&ran.stderr));
+    assert!(said.matches("... ok").count() > 10, "hardly any test: {said}");
 }
 
 fn outcome(directory: &Path, confined: bool, ran: &std::process::Output) -> Outcome {
@@ -126,6 +186,7 @@ fn outcome(directory: &Path, confined: bool, ran: &std::process::Output) -> Outc
         leaks: lines("leaks"),
         asked: lines("asked"),
         activity: read("activity"),
+        heard: lines("heard"),
         directory: directory.to_owned(),
     }
 }
@@ -150,6 +211,7 @@ pub(crate) fn shared() -> &'static Path {
         open_to_all(&directory, 0o755);
         fs::copy(std::env::current_exe().expect("a name"), directory.join("supervisor")).expect("a copy");
         fs::write(directory.join("yard.py"), include_str!("yard.py")).expect("a file");
+        fs::write(directory.join("profile.py"), include_str!("profile.py")).expect("a file");
         directory
     })
 }
@@ -257,6 +319,69 @@ impl Egress for Recorder {
     }
 }
 
+/// The nameserver of /etc/resolv.conf, or what stands for it where a test lays its own over it; and one on loopback that there
+/// really is, for those who insist on its address.
+struct Book {
+    asked: Mutex<fs::File>,
+    real: SocketAddr,
+}
+
+/// The one nameserver that nobody runs.
+const NAMESERVER: &str = "192.0.2.53:53";
+
+impl Names for Book {
+    fn is_nameserver(&self, address: SocketAddr) -> bool {
+        address == NAMESERVER.parse().expect("an address") || address == self.real
+    }
+
+    fn query(&self, query: Query, answer: Answer) {
+        let name = name_in(&query.message).unwrap_or_default();
+        let is_good = name.ends_with(".good.example");
+        let line = format!("{} {name}\n", if is_good { "name" } else { "noname" });
+        self.asked.lock().expect("a lock").write_all(line.as_bytes()).expect("a record");
+        let id = u16::from_be_bytes([query.message[0], query.message[1]]);
+        let instead = if is_good { query.message.clone() } else { harmless_query(id) };
+        answer.answer(&answer_to(&query.message, is_good), &instead);
+    }
+}
+
+/// The name of the first question, if it is written without compression.
+fn name_in(message: &[u8]) -> Option<String> {
+    let mut name = String::new();
+    let mut rest = message.get(12..)?;
+    while let Some((&length, after)) = rest.split_first().filter(|(length, _)| **length != 0) {
+        let (label, after) = after.split_at_checked(length.into())?;
+        name.push_str(&String::from_utf8_lossy(label));
+        name.push('.');
+        rest = after;
+    }
+    Some(name.trim_end_matches('.').to_owned())
+}
+
+/// 203.0.113.7 for every good name, no IPv6 address, and NXDOMAIN for the rest.
+fn answer_to(query: &[u8], is_good: bool) -> Vec<u8> {
+    let end = query[12..].iter().position(|byte| *byte == 0).map_or(query.len(), |at| 12 + at + 5);
+    let question = &query[12..end];
+    let wants_v4 = question.ends_with(&[0, 1, 0, 1]);
+    let mut answer = query[..2].to_vec();
+    answer.extend([0x81, if is_good { 0x80 } else { 0x83 }, 0, 1, 0, u8::from(is_good && wants_v4), 0, 0, 0, 0]);
+    answer.extend(question);
+    if is_good && wants_v4 {
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 203, 0, 113, 7]);
+    }
+    answer
+}
+
+/// A nameserver as there are others: it knows what [`answer_to`] knows, and writes down what it hears.
+fn serve_names(socket: &UdpSocket, heard: &mut fs::File) {
+    let mut message = [0; 4096];
+    while let Ok((length, peer)) = socket.recv_from(&mut message) {
+        let name = name_in(&message[..length]).unwrap_or_default();
+        heard.write_all(format!("{name}\n").as_bytes()).expect("a record");
+        let _ = socket.send_to(&answer_to(&message[..length], name.ends_with(".good.example")), peer);
+    }
+}
+
 /// Says to whoever comes where they wanted to go, and then whatever they say, up to an empty line.
 fn serve(listener: &TcpListener, introductions: &Arc<Introductions>) {
     for stream in listener.incoming().map_while(Result::ok) {
@@ -300,9 +425,22 @@ pub(crate) fn supervise() {
     let mut command = Command::new(words.next().expect("a program"));
     command.args(words).env("PROXY", proxy.port().to_string()).env("SUPERVISOR", std::process::id().to_string());
     command.stdin(Stdio::null()).stdout(create("stdout")).stderr(create("stderr"));
-    let recorder = Recorder { asked: Mutex::new(create("asked")), introductions, proxy };
-    let found = probe().expect("a probe");
-    let mut confined = launch(command, Options::default(), &found, recorder).expect("a launch");
+    let asked = create("asked");
+    let nameserver = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let real = nameserver.local_addr().expect("an address");
+    command.env("REAL_NAMESERVER", real.port().to_string());
+    let mut heard = create("heard");
+    thread::spawn(move || serve_names(&nameserver, &mut heard));
+    let book = Book { asked: Mutex::new(asked.try_clone().expect("a copy")), real };
+    let recorder = Recorder { asked: Mutex::new(asked), introductions, proxy };
+    let mut found = probe().expect("a probe");
+    if ground() == Ground::OldKernel {
+        found.until_killed = Err(Errno::INVAL);
+        found.wake_in_step = Err(Errno::INVAL);
+        found.answer_with_descriptor = Err(Errno::INVAL);
+        found.landlock = Err(Errno::NOSYS);
+    }
+    let mut confined = launch(command, Options::default(), &found, recorder, book).expect("a launch");
     let status = confined.child.wait().expect("an end");
     use std::os::unix::process::ExitStatusExt;
     let code = status.code().unwrap_or_else(|| -status.signal().unwrap_or(0));

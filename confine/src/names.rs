@@ -1,0 +1,71 @@
+//! The other question: what address has this name. DNS queries of the app by UDP end here; those by TCP are connections like
+//! any other.
+
+use std::net::SocketAddr;
+
+use crate::supervisor::datagram::Asker;
+
+/// Answers DNS queries.
+pub trait Names: Send + Sync + 'static {
+    /// Whether somebody who sends a datagram there asks for a name: one of the nameservers that the app was told of.
+    fn is_nameserver(&self, address: SocketAddr) -> bool;
+
+    /// A message was sent to a nameserver. This is called on one of few threads, and nobody waits for its return but the next
+    /// query: whatever is slow goes elsewhere.
+    fn query(&self, query: Query, answer: Answer);
+}
+
+/// No names: every datagram is refused.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoNames;
+
+impl Names for NoNames {
+    fn is_nameserver(&self, _: SocketAddr) -> bool {
+        false
+    }
+
+    fn query(&self, _: Query, _: Answer) {}
+}
+
+/// What was sent to a nameserver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Whom it was sent to.
+    pub nameserver: SocketAddr,
+    /// The message as the app wrote it; it need not be DNS.
+    pub message: Vec<u8>,
+}
+
+/// Where the answer goes. Dropped without one, the app hears nothing, as when a datagram is lost.
+#[derive(Debug)]
+pub struct Answer {
+    asker: Asker,
+}
+
+impl Answer {
+    pub(crate) fn new(asker: Asker) -> Self {
+        Answer { asker }
+    }
+
+    /// Answers. How depends on how the app asked, so that both are needed:
+    ///
+    /// A socket that was connected to the nameserver receives `answer`, a whole DNS message.
+    ///
+    /// One that was not, as musl's, accepts only what comes from the nameserver's own address. So `instead` is sent to the real
+    /// nameserver from the same port, and what that answers is what the app receives. For a name that is allowed it is the
+    /// query, best written anew; for one that is refused, [`harmless_query`], which nameservers refuse by themselves.
+    pub fn answer(self, answer: &[u8], instead: &[u8]) {
+        self.asker.tell(answer, instead);
+    }
+}
+
+/// A query with this id for a name that does not exist anywhere (`invalid.`, RFC 6761 section 6.4): an answer comes quickly, and
+/// nothing of what the app asked leaves.
+#[must_use]
+pub fn harmless_query(id: u16) -> Vec<u8> {
+    let [high, low] = id.to_be_bytes();
+    // Header (RFC 1035 section 4.1.1): recursion desired, one question. Then the name, type A, class IN.
+    let mut query = vec![high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    query.extend(b"\x07invalid\0\0\x01\0\x01");
+    query
+}
