@@ -100,7 +100,7 @@ impl Sockets {
     }
 
     /// Takes a socket out to connect it. Others that want to connect it may [`join`](Self::join) until it is
-    /// [`over`](Self::over).
+    /// over.
     pub(crate) fn take_to_connect(&self, inode: u64, destination: SocketAddr) -> Option<Held> {
         let mut tables = self.tables();
         let held = tables.held.remove(&inode)?;
@@ -123,9 +123,26 @@ impl Sockets {
         Ok(true)
     }
 
-    /// A connect is over; whoever joined is to be told.
-    pub(crate) fn over(&self, inode: u64) -> Vec<u64> {
-        self.tables().underway.remove(&inode).map(|underway| underway.joined).unwrap_or_default()
+    /// A connect is over without a connection, and the socket may be tried again if there is one; whoever joined is to be told.
+    pub(crate) fn put_back(&self, inode: u64, held: Option<Held>) -> Vec<u64> {
+        let mut tables = self.tables();
+        let underway = tables.underway.remove(&inode);
+        let gone = held.map(|held| tables.hold(held));
+        drop((tables, gone));
+        underway.map(|underway| underway.joined).unwrap_or_default()
+    }
+
+    /// A connect is over with this outcome, which `tell` is to tell: first the call that asked, which is none, then those that
+    /// joined; it says whether it was heard. Meanwhile nobody else learns of it, so that whoever calls again knows whether it
+    /// was told.
+    pub(crate) fn conclude(&self, inode: u64, outcome: Outcome, mut tell: impl FnMut(Option<u64>, Outcome) -> bool) {
+        let mut tables = self.tables();
+        let joined = tables.underway.remove(&inode).map(|underway| underway.joined).unwrap_or_default();
+        let mut told = tell(None, Outcome { told: false, ..outcome });
+        for call in joined {
+            told |= tell(Some(call), Outcome { told, ..outcome });
+        }
+        tables.remember(inode, Outcome { told, ..outcome });
     }
 
     /// Looks at a socket that is held.
@@ -141,13 +158,6 @@ impl Sockets {
     /// Remembers what became of a connect.
     pub(crate) fn remember(&self, inode: u64, outcome: Outcome) {
         self.tables().remember(inode, outcome);
-    }
-
-    /// Nobody heard the answer: who calls again will.
-    pub(crate) fn was_not_told(&self, inode: u64) {
-        if let Some(outcome) = self.tables().recent.get_mut(&inode) {
-            outcome.told = false;
-        }
     }
 
     /// What became of the last connect of this socket; from now on it counts as told.

@@ -37,7 +37,14 @@ fn whoever_connects_the_same_socket_meanwhile_waits_for_the_outcome() {
         assert_eq!(sockets.join(inode, good, 10 + call), Ok(true));
     }
     assert_eq!(sockets.join(inode, good, 99), Err(Errno::ALREADY));
-    assert_eq!(sockets.over(inode).len(), MOST_JOINED);
+    let mut told = Vec::new();
+    sockets.conclude(inode, outcome(false), |call, outcome| {
+        told.push((call, outcome.told));
+        call == Some(2)
+    });
+    assert_eq!(told[..3], [(None, false), (Some(2), false), (Some(11), true)]);
+    assert_eq!(told.len(), 1 + MOST_JOINED);
+    assert_eq!(sockets.recall(inode), Some(outcome(true)));
     assert_eq!(sockets.join(inode, good, 4), Ok(false));
 }
 
@@ -86,8 +93,7 @@ fn births_of_sockets_that_are_gone_do_not_pile_up() {
 #[test]
 fn an_outcome_that_nobody_heard_is_told_once() {
     let sockets = Sockets::default();
-    sockets.remember(7, outcome(true));
-    sockets.was_not_told(7);
+    sockets.conclude(7, outcome(false), |_, _| false);
     assert_eq!(sockets.recall(7), Some(outcome(false)));
     assert_eq!(sockets.recall(7), Some(outcome(true)));
     sockets.forget(7);

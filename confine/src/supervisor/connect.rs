@@ -269,7 +269,7 @@ impl Attempt {
         };
         if thread::Builder::new().name("confine-connect".into()).spawn(work).is_err() {
             // The socket went with the thread that is not.
-            for id in shared.sockets.over(inode).into_iter().chain([id]) {
+            for id in shared.sockets.put_back(inode, None).into_iter().chain([id]) {
                 shared.answer(id, Err(Errno::AGAIN));
             }
         }
@@ -283,9 +283,9 @@ impl Attempt {
                 self.finish(connected);
             }
             Socket::Fresh(family, flags) => match self.replace(family, flags, to, introduce) {
-                Ok(connected) => {
+                Ok((inode, connected)) => {
                     self.shared.counts.replaced.fetch_add(1, Ordering::Relaxed);
-                    self.shared.answer(self.id, connected.map(|()| 0));
+                    conclude(&self.shared, self.id, inode, self.destination, connected);
                 }
                 Err(errno) => self.fail(errno),
             },
@@ -299,53 +299,49 @@ impl Attempt {
             return self.fail(connected.err().unwrap_or(Errno::ACCESS));
         }
         let inode = held.inode;
-        let outcome = Outcome { destination: self.destination, answer: connected, told: true };
-        self.shared.sockets.remember(inode, outcome);
         // Let go before the app hears of it, so that what it closes is closed.
         drop(self.socket);
-        let mut is_told = self.shared.answer(self.id, connected.map(|()| 0));
-        for joined in self.shared.sockets.over(inode) {
-            let answer = if is_told { Err(Errno::ISCONN) } else { connected.map(|()| 0) };
-            is_told |= self.shared.answer(joined, answer);
-        }
-        if !is_told {
-            self.shared.sockets.was_not_told(inode);
-        }
+        conclude(&self.shared, self.id, inode, self.destination, connected);
     }
 
     fn fail(self, errno: Errno) {
         let mut told = vec![self.id];
         if let Socket::Held(held) = self.socket {
-            told.extend(self.shared.sockets.over(held.inode));
-            // It may be tried again.
-            self.shared.sockets.hold(held);
+            told.extend(self.shared.sockets.put_back(held.inode, Some(held)));
         }
         for id in told {
             self.shared.answer(id, Err(errno));
         }
     }
 
-    /// Connects a fresh socket and puts it in place of the caller's. Returns what the caller is to be told: that it is connected,
-    /// or is being connected.
+    /// Connects a fresh socket and puts it in place of the caller's. Returns its inode, and what the caller is to be told: that
+    /// it is connected, or is being connected.
     fn replace(
         &self,
         family: Family,
         flags: Flags,
         to: SocketAddr,
         introduce: Option<Introduce>,
-    ) -> Result<Result<(), Errno>, Errno> {
+    ) -> Result<(u64, Result<(), Errno>), Errno> {
         let socket = birth::tcp(family, socket_flags(flags))?;
         let inode = rustix::fs::fstat(&socket)?.st_ino;
         let connected = connect(&socket, family, to, introduce);
         if !matches!(connected, Ok(()) | Err(Errno::INPROGRESS)) {
-            return Ok(connected);
+            return Err(connected.err().unwrap_or(Errno::ACCESS));
         }
         let place = Place::Over(self.number);
         sys::give(self.shared.listener.as_fd(), self.id, socket.as_fd(), place, flags.close_on_exec)?;
-        let outcome = Outcome { destination: self.destination, answer: connected, told: true };
-        self.shared.sockets.remember(inode, outcome);
-        Ok(connected)
+        Ok((inode, connected))
     }
+}
+
+/// Tells whoever waits that a socket is connected, or is being connected.
+fn conclude(shared: &Shared, id: u64, inode: u64, destination: SocketAddr, connected: Result<(), Errno>) {
+    let outcome = Outcome { destination, answer: connected, told: false };
+    shared.sockets.conclude(inode, outcome, |joined, outcome| {
+        let answer = if outcome.told { Err(Errno::ISCONN) } else { connected.map(|()| 0) };
+        shared.answer(joined.unwrap_or(id), answer)
+    });
 }
 
 /// Connects, and tells who it is that comes.
