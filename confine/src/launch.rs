@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{self, Sender};
+use std::thread;
 
 use rustix::io::Errno;
 use rustix::net::AddressFamily;
@@ -27,10 +27,6 @@ use crate::rules::{self, Setting};
 use crate::status::Status;
 use crate::supervisor::{self, Abilities, Shared};
 use crate::sys::{self, Listening};
-
-/// How many threads answer: one that looks and one that connects keep two CPUs busy, and two more stand by for those that wait
-/// for a page of somebody's memory.
-const HANDLERS: usize = 4;
 
 /// What is wanted beyond the confinement itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,10 +94,8 @@ pub struct Confined {
     /// The command, to be waited for.
     pub child: Child,
     shared: Arc<Shared>,
-    handlers: Vec<JoinHandle<()>>,
-    launcher: JoinHandle<()>,
-    /// Dropping it has the launcher say goodbye.
-    stay: Sender<()>,
+    /// Has the launcher say goodbye this many times, and end.
+    goodbyes: Sender<usize>,
 }
 
 /// What was done so far, and is held now.
@@ -136,17 +130,16 @@ impl Confined {
         }
     }
 
-    /// Ends the threads of this confinement. Processes that are left over find every call that is asked about failing with
-    /// NOSYS once this process has closed the listener.
+    /// Has the threads of this confinement end. Those that hang stay; whoever ends the process need not wait for any. Processes
+    /// that are left over find every call that is asked about failing with NOSYS once the last thread has ended.
     pub fn finish(self) {
-        self.shared.stop();
-        drop(self.stay);
-        // They end by themselves; what is joined here has nothing left to say.
-        let _ = self.launcher.join();
-        for handler in self.handlers {
-            let _ = handler.join();
-        }
+        finish(&self.shared, &self.goodbyes);
     }
+}
+
+fn finish(shared: &Shared, goodbyes: &Sender<usize>) {
+    shared.stop();
+    let _ = goodbyes.send(shared.handlers.load(Ordering::Relaxed));
 }
 
 /// Starts `command` confined. Until it is waited for, somebody must keep the returned value.
@@ -178,44 +171,34 @@ pub fn launch(
     let (listening, listener) = mpsc::channel();
     let (begin, begun) = mpsc::channel();
     let (started, child) = mpsc::channel();
-    let (stay, stayed) = mpsc::channel();
-    let (handlers_are, number_of_handlers) = mpsc::channel();
-    let launcher = thread::Builder::new().name("confine-launch".into()).spawn(move || {
+    let (goodbyes, number_of_goodbyes) = mpsc::channel();
+    let launcher = move || {
         let restricted = restriction.apply();
         let is_restricted = restricted.is_ok();
         if listening.send(restricted).is_err() || !is_restricted || begun.recv().is_err() {
             return;
         }
         let _ = started.send(command.spawn());
-        stay_until_told(&stayed);
-        for _ in 0..number_of_handlers.recv().unwrap_or(0) {
+        // The thread stays as long as its child: what is bound to the end of a parent is bound to the end of this thread.
+        for _ in 0..number_of_goodbyes.recv().unwrap_or(0) {
             sys::listen_on_nothing();
         }
-    });
-    let launcher = launcher.map_err(LaunchError::Thread)?;
-    let listener = listener.recv().unwrap_or(Err(LaunchError::Restrict { step: "its thread", errno: Errno::CANCELED }))?;
-    let shared = Shared::new(listener.0, Box::new(egress), Box::new(names), listener.1);
+    };
+    thread::Builder::new().name("confine-launch".into()).spawn(launcher).map_err(LaunchError::Thread)?;
+    let nothing = || LaunchError::Restrict { step: "its thread", errno: Errno::CANCELED };
+    let (listener, abilities, tid) = listener.recv().unwrap_or_else(|_| Err(nothing()))?;
+    let shared = Shared::new(listener, Box::new(egress), Box::new(names), abilities);
     let shared = Arc::new(shared.map_err(|errno| LaunchError::Restrict { step: "its sockets", errno })?);
-    let handlers = supervisor::start(&shared, HANDLERS).map_err(LaunchError::Thread)?;
-    shared.stop_at_calls_of(listener.2);
-    let _ = handlers_are.send(HANDLERS);
+    supervisor::start(&shared).map_err(LaunchError::Thread)?;
+    shared.stop_at_calls_of(tid);
     let _ = begin.send(());
-    let child = child.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
-    match child {
-        Ok(child) => Ok(Confined { child, shared, handlers, launcher, stay }),
+    match child.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())) {
+        Ok(child) => Ok(Confined { child, shared, goodbyes }),
         Err(error) => {
-            shared.stop();
-            drop(stay);
-            let _ = launcher.join();
-            handlers.into_iter().for_each(|handler| drop(handler.join()));
+            finish(&shared, &goodbyes);
             Err(LaunchError::Command(error))
         }
     }
-}
-
-fn stay_until_told(stayed: &Receiver<()>) {
-    // Nothing is ever sent: it ends when the other side is dropped.
-    let _ = stayed.recv();
 }
 
 /// What restricts the launching thread.

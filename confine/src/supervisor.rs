@@ -12,7 +12,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -51,6 +52,9 @@ pub(crate) struct Shared {
     /// Threads that wait for a connection.
     pub(crate) slow: AtomicUsize,
     pub(crate) counts: Counts,
+    /// Threads that answer, and those of them that do just now.
+    pub(crate) handlers: AtomicUsize,
+    busy: AtomicUsize,
     /// The thread whose calls say goodbye, once it is set.
     goodbye: AtomicU32,
     stopping: AtomicBool,
@@ -63,6 +67,7 @@ pub(crate) struct Counts {
     pub(crate) refused: AtomicU64,
     pub(crate) replaced: AtomicU64,
     pub(crate) panics: AtomicU64,
+    done: AtomicU64,
 }
 
 impl std::fmt::Debug for Shared {
@@ -88,6 +93,8 @@ impl Shared {
             pending: AtomicUsize::new(0),
             slow: AtomicUsize::new(0),
             counts: Counts::default(),
+            handlers: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
             goodbye: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
         })
@@ -101,6 +108,7 @@ impl Shared {
     /// Ends the threads that answer to nobody's call.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.pairs.wake();
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -125,16 +133,51 @@ impl Shared {
     }
 }
 
-/// Starts this many handlers.
-pub(crate) fn start(shared: &Arc<Shared>, handlers: usize) -> io::Result<Vec<JoinHandle<()>>> {
-    let start = |number| {
-        let shared = Arc::clone(shared);
-        thread::Builder::new().name(format!("confine-{number}")).spawn(move || serve(&shared))
-    };
-    let mut started: Vec<_> = (0..handlers).map(start).collect::<io::Result<_>>()?;
-    let names = Arc::clone(shared);
-    started.push(thread::Builder::new().name("confine-names".into()).spawn(move || datagram::serve(&names))?);
-    Ok(started)
+/// How many threads answer: all that wait are woken by each call, so that more of them are slower.
+const HANDLERS: usize = 2;
+
+/// How many there are at most, when others hang: in somebody's memory that does not arrive, or in a question that is not
+/// answered.
+const MOST_HANDLERS: usize = 16;
+
+/// How long all of them must hang before there is one more.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Starts the handlers, and the thread that reads queries and looks after the handlers.
+pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
+    for _ in 0..HANDLERS {
+        start_handler(shared)?;
+    }
+    let attending = Arc::clone(shared);
+    thread::Builder::new().name("confine-attend".into()).spawn(move || attend(&attending)).map(drop)
+}
+
+fn start_handler(shared: &Arc<Shared>) -> io::Result<()> {
+    let number = shared.handlers.fetch_add(1, Ordering::Relaxed);
+    let serving = Arc::clone(shared);
+    let started = thread::Builder::new().name(format!("confine-{number}")).spawn(move || serve(&serving));
+    if started.is_err() {
+        shared.handlers.fetch_sub(1, Ordering::Relaxed);
+    }
+    started.map(drop)
+}
+
+/// Reads what is asked through pairs, and starts another handler when all hang.
+fn attend(shared: &Arc<Shared>) {
+    let (mut looked, mut answered) = (Instant::now(), 0);
+    while !shared.is_stopping() {
+        datagram::serve_queries(shared, PATIENCE);
+        if looked.elapsed() < PATIENCE {
+            continue;
+        }
+        let handlers = shared.handlers.load(Ordering::Relaxed);
+        let all_hang = shared.busy.load(Ordering::Relaxed) >= handlers && answered == shared.counts.done.load(Ordering::Relaxed);
+        if all_hang && handlers < MOST_HANDLERS {
+            // Without a thread it is tried again.
+            let _ = start_handler(shared);
+        }
+        (looked, answered) = (Instant::now(), shared.counts.done.load(Ordering::Relaxed));
+    }
 }
 
 fn serve(shared: &Arc<Shared>) {
@@ -146,10 +189,13 @@ fn serve(shared: &Arc<Shared>) {
             }
             Ok(call) => {
                 shared.counts.asked.fetch_add(1, Ordering::Relaxed);
+                shared.busy.fetch_add(1, Ordering::Relaxed);
                 if catch_unwind(AssertUnwindSafe(|| handle(shared, &call))).is_err() {
                     shared.counts.panics.fetch_add(1, Ordering::Relaxed);
                     shared.answer(call.id, Err(Errno::ACCESS));
                 }
+                shared.busy.fetch_sub(1, Ordering::Relaxed);
+                shared.counts.done.fetch_add(1, Ordering::Relaxed);
             }
             Err(_) if nobody_left(shared) => return,
             // The caller was killed before it was received, or a signal came.

@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -33,6 +34,9 @@ const LONGEST_QUERY: usize = 4096;
 /// The longest answer, as of UDP.
 const LONGEST_ANSWER: usize = 65_535;
 
+/// The inode that no socket has.
+const NO_PAIR: u64 = 0;
+
 /// How often a receiver that waits is looked after, in nanoseconds.
 const PATIENCE: i64 = 250_000_000;
 
@@ -53,6 +57,7 @@ struct Pair {
 pub(crate) struct Pairs {
     table: Mutex<Table>,
     readable: OwnedFd,
+    alarm: OwnedFd,
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +99,16 @@ fn send_from(local: SocketAddr, family: Family, nameserver: SocketAddr, message:
 
 impl Pairs {
     pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Pairs { table: Mutex::default(), readable: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+        let readable = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let alarm = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&readable, &alarm, epoll::EventData::new_u64(NO_PAIR), epoll::EventFlags::IN)?;
+        Ok(Pairs { table: Mutex::default(), readable, alarm })
+    }
+
+    /// Wakes whoever waits for queries.
+    pub(crate) fn wake(&self) {
+        // It has one number to hold, which fits.
+        let _ = rustix::io::write(&self.alarm, &1_u64.to_ne_bytes());
     }
 
     fn get(&self, inode: u64) -> Option<Arc<Pair>> {
@@ -130,16 +144,14 @@ impl Pairs {
     }
 }
 
-/// Reads what is asked through pairs, until `shared` stops.
-pub(super) fn serve(shared: &Shared) {
+/// Reads what is asked through pairs; at most this long, if nothing is.
+pub(super) fn serve_queries(shared: &Shared, patience: Duration) {
     let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 16];
-    while !shared.is_stopping() {
-        let patience = Timespec { tv_sec: 0, tv_nsec: PATIENCE };
-        let Ok((ready, _)) = epoll::wait(&shared.pairs.readable, &mut events, Some(&patience)) else { continue };
-        for event in ready {
-            if let Some(pair) = shared.pairs.get(event.data.u64()) {
-                read_query(shared, &pair);
-            }
+    let patience = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
+    let Ok((ready, _)) = epoll::wait(&shared.pairs.readable, &mut events, Some(&patience)) else { return };
+    for event in ready {
+        if let Some(pair) = shared.pairs.get(event.data.u64()) {
+            read_query(shared, &pair);
         }
     }
 }

@@ -132,6 +132,23 @@ ended = True; stormer.join(); print("failed", failed)
 }
 
 #[test]
+fn test_25_somebody_who_hangs_keeps_nobody_else_from_connecting() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+for _ in range(5): threading.Thread(target=lambda: outcome(tcp().connect, ("203.0.113.7", 9999)), daemon=True).start()
+for _ in range(5):
+    s = tcp(); s.connect(GOOD); print(greeting(s))
+sys.stdout.flush(); os._exit(0)
+"#,
+    );
+    ran.went_well();
+    assert_eq!(ran.stdout, "203.0.113.7:443\n".repeat(5));
+}
+
+#[test]
 fn test_27_a_flood_of_connects() {
     if !is_possible() {
         return;

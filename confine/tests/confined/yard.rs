@@ -270,6 +270,9 @@ struct Introductions {
     more: Condvar,
 }
 
+/// The port that hangs whoever asks.
+const HANG: u16 = 9999;
+
 enum Verdict {
     Proxy,
     Direct,
@@ -306,6 +309,10 @@ impl Egress for Recorder {
         );
         self.asked.lock().expect("a lock").write_all(line.as_bytes()).expect("a record");
         match verdict {
+            // A question that is never answered, by somebody who does not even return.
+            Verdict::Proxy if request.destination.port() == HANG => loop {
+                thread::park();
+            },
             Verdict::Proxy => {
                 let (known, destination) = (Arc::clone(&self.introductions), request.destination);
                 reply.through(self.proxy, move |local| {
