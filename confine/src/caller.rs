@@ -148,6 +148,8 @@ impl Caller {
         }
         let seen = if sys::take_file_system_identity(owner.uid(), owner.gid()) { look() } else { Err(Errno::ACCESS.into()) };
         sys::drop_file_system_identity(user, group);
+        // With another identity the kernel falls back to the machine's own idea of who may look (`suid_dumpable`, proc_sys_fs(5)).
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(|_| Errno::ACCESS)?;
         seen.map_err(|error| errno(&error))
     }
 }

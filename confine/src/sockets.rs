@@ -55,6 +55,15 @@ pub(crate) struct Outcome {
     pub(crate) told: bool,
 }
 
+/// What is known of a socket that was connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recalled {
+    /// The caller was told just now.
+    Told,
+    /// Somebody was told before, or it went elsewhere.
+    Past(Outcome),
+}
+
 /// A connect under way.
 #[derive(Debug)]
 struct Underway {
@@ -155,18 +164,16 @@ impl Sockets {
         self.tables().held.len()
     }
 
-    /// Remembers what became of a connect.
-    pub(crate) fn remember(&self, inode: u64, outcome: Outcome) {
-        self.tables().remember(inode, outcome);
-    }
-
-    /// What became of the last connect of this socket; from now on it counts as told.
-    pub(crate) fn recall(&self, inode: u64) -> Option<Outcome> {
+    /// What became of the last connect of this socket. If nobody heard of it yet, and it went to the same destination, `tell` is
+    /// to tell it; it says whether it was heard.
+    pub(crate) fn recall(&self, inode: u64, destination: SocketAddr, tell: impl FnOnce(Outcome) -> bool) -> Option<Recalled> {
         let mut tables = self.tables();
         let outcome = tables.recent.get_mut(&inode)?;
-        let before = *outcome;
-        outcome.told = true;
-        Some(before)
+        if outcome.told || outcome.destination != destination {
+            return Some(Recalled::Past(*outcome));
+        }
+        outcome.told = tell(*outcome);
+        Some(Recalled::Told)
     }
 
     /// Forgets what became of connects of this socket.

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use crate::caller::Caller;
 use crate::egress::Egress;
 use crate::names::Names;
-use crate::sockets::Sockets;
+use crate::sockets::{Kind, Sockets};
 use crate::sys::{self, Notification};
 use datagram::Pairs;
 
@@ -236,8 +236,9 @@ fn handle(shared: &Arc<Shared>, call: &Notification) {
 /// bind and listen: neither leads outside, whatever the descriptor means by the time the kernel looks.
 fn let_go(shared: &Shared, call: &Notification) {
     let number = descriptor(call);
-    if let Ok(inode) = (Caller { tid: call.tid }).socket(number) {
-        drop(shared.sockets.take(inode));
+    let held = (Caller { tid: call.tid }).socket(number).ok().and_then(|inode| shared.sockets.take(inode));
+    if let Some(held) = held.filter(|held| held.kind == Kind::Udp) {
+        datagram::prepare_to_bind(call, &held);
     }
     shared.let_through(call.id);
 }

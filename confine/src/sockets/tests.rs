@@ -44,7 +44,7 @@ fn whoever_connects_the_same_socket_meanwhile_waits_for_the_outcome() {
     });
     assert_eq!(told[..3], [(None, false), (Some(2), false), (Some(11), true)]);
     assert_eq!(told.len(), 1 + MOST_JOINED);
-    assert_eq!(sockets.recall(inode), Some(outcome(true)));
+    assert_eq!(recalled(&sockets, inode), Some(Recalled::Past(outcome(true))));
     assert_eq!(sockets.join(inode, good, 4), Ok(false));
 }
 
@@ -90,14 +90,21 @@ fn births_of_sockets_that_are_gone_do_not_pile_up() {
     assert!(tables.births.len() <= 2 * MOST_HELD + 1, "{}", tables.births.len());
 }
 
+fn recalled(sockets: &Sockets, inode: u64) -> Option<Recalled> {
+    sockets.recall(inode, outcome(true).destination, |_| true)
+}
+
 #[test]
-fn an_outcome_that_nobody_heard_is_told_once() {
+fn an_outcome_that_nobody_heard_is_told_until_somebody_does() {
     let sockets = Sockets::default();
     sockets.conclude(7, outcome(false), |_, _| false);
-    assert_eq!(sockets.recall(7), Some(outcome(false)));
-    assert_eq!(sockets.recall(7), Some(outcome(true)));
+    let elsewhere = sockets.recall(7, "198.51.100.66:443".parse().unwrap(), |_| panic!("it went elsewhere"));
+    assert_eq!(elsewhere, Some(Recalled::Past(outcome(false))));
+    assert_eq!(sockets.recall(7, outcome(false).destination, |_| false), Some(Recalled::Told));
+    assert_eq!(recalled(&sockets, 7), Some(Recalled::Told));
+    assert_eq!(recalled(&sockets, 7), Some(Recalled::Past(outcome(true))));
     sockets.forget(7);
-    assert_eq!(sockets.recall(7), None);
+    assert_eq!(recalled(&sockets, 7), None);
 }
 
 #[test]
@@ -105,9 +112,9 @@ fn a_number_that_is_used_again_has_no_past() {
     let sockets = Sockets::default();
     let socket = held();
     let inode = socket.inode;
-    sockets.remember(inode, outcome(true));
+    sockets.conclude(inode, outcome(false), |_, _| true);
     sockets.hold(socket);
-    assert_eq!(sockets.recall(inode), None);
+    assert_eq!(recalled(&sockets, inode), None);
 }
 
 #[test]

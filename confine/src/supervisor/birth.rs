@@ -5,7 +5,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::sockopt::set_socket_reuseport;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, ipproto, shutdown, socket_with};
 
 use super::Shared;
@@ -49,11 +48,9 @@ pub(super) fn tcp(family: Family, flags: SocketFlags) -> Result<OwnedFd, Errno> 
 }
 
 /// A datagram socket that can receive and not send, for good: what is shut down stays so, whatever it is connected to or
-/// disconnected from afterwards. If others share its port, it is the one that receives.
+/// disconnected from afterwards.
 pub(crate) fn receive_only(family: Family, flags: SocketFlags) -> Result<OwnedFd, Errno> {
     let socket = socket_with(domain(family), SocketType::DGRAM, flags | SocketFlags::CLOEXEC, Some(ipproto::UDP))?;
-    set_socket_reuseport(&socket, true)?;
-    sys::first_of_group_receives(socket.as_fd())?;
     match shutdown(&socket, Shutdown::Write) {
         // It is not connected, and is shut down all the same.
         Ok(()) | Err(Errno::NOTCONN) => Ok(socket),

@@ -19,7 +19,7 @@ use crate::address::{self, Address, Destination, Family};
 use crate::caller::{Caller, Flags, Process, Protocol};
 use crate::egress::{Reply, Request};
 use crate::established::{self, State};
-use crate::sockets::{Held, Kind, Outcome};
+use crate::sockets::{Held, Kind, Outcome, Recalled};
 use crate::sys::{self, Notification, Place};
 
 /// How many requests wait for an answer of the egress at most; any more are refused.
@@ -78,14 +78,14 @@ pub(super) enum Step {
     Ask(Request, Attempt),
     LetThrough,
     Answer(Result<(), Errno>),
-    /// Whoever connects that socket already answers.
-    Joined,
+    /// It is answered, or will be by whoever connects that socket already.
+    Done,
 }
 
 pub(super) fn handle(shared: &Arc<Shared>, call: &Notification) {
     match look(shared, call) {
         Ok(Step::Ask(request, attempt)) => shared.egress.connect(request, Reply::new(attempt)),
-        Ok(Step::Joined) => {}
+        Ok(Step::Done) => {}
         Ok(Step::LetThrough) => shared.let_through(call.id),
         Ok(Step::Answer(answer)) => {
             shared.answer(call.id, answer.map(|()| 0));
@@ -139,9 +139,9 @@ fn aim(shared: &Arc<Shared>, call: &Notification, inode: u64, to: Destination) -
     let slot = Slot::take(shared, |shared| &shared.pending, MOST_PENDING).ok_or(Errno::AGAIN)?;
     let socket = match shared.sockets.take_to_connect(inode, to.address) {
         Some(held) => Socket::Held(held),
-        None if shared.sockets.join(inode, to.address, call.id)? => return Ok(Step::Joined),
-        None => match again(shared, inode, to.address) {
-            Some(answer) => return Ok(Step::Answer(answer)),
+        None if shared.sockets.join(inode, to.address, call.id)? => return Ok(Step::Done),
+        None => match again(shared, call, inode, to.address) {
+            Some(step) => return Ok(step),
             None => Socket::Fresh(family, caller.flags(number)?),
         },
     };
@@ -168,18 +168,16 @@ fn kind_of(shared: &Shared, caller: Caller, number: i32, inode: u64) -> Result<(
 
 /// A connect of a socket that was connected before: a program that asks how it went, or a call that the kernel restarted after
 /// a signal (before Linux 5.19).
-fn again(shared: &Shared, inode: u64, to: SocketAddr) -> Option<Result<(), Errno>> {
-    let outcome = shared.sockets.recall(inode)?;
-    if !outcome.told && outcome.destination == to {
-        return Some(outcome.answer);
-    }
+fn again(shared: &Shared, call: &Notification, inode: u64, to: SocketAddr) -> Option<Step> {
+    let tell = |outcome: Outcome| shared.answer(call.id, outcome.answer.map(|()| 0));
+    let Recalled::Past(past) = shared.sockets.recall(inode, to, tell)? else { return Some(Step::Done) };
     match established::state_of(inode)? {
-        State::Connecting => Some(Err(Errno::ALREADY)),
-        State::Connected if outcome.answer == Err(Errno::INPROGRESS) => {
-            shared.sockets.remember(inode, Outcome { answer: Ok(()), told: true, ..outcome });
-            Some(Ok(()))
+        State::Connecting => Some(Step::Answer(Err(Errno::ALREADY))),
+        State::Connected if past.answer == Err(Errno::INPROGRESS) => {
+            conclude(shared, call.id, inode, past.destination, Ok(()));
+            Some(Step::Done)
         }
-        State::Connected => Some(Err(Errno::ISCONN)),
+        State::Connected => Some(Step::Answer(Err(Errno::ISCONN))),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::address::{self, Address, Family};
 use crate::caller::{Caller, Protocol};
 use crate::established;
 use crate::names::{Answer, Query};
-use crate::sockets::Kind;
+use crate::sockets::{Held, Kind};
 use crate::sys::{self, Notification, Place};
 
 /// How many sockets stand for one connected to a nameserver at most; the oldest goes. A lookup has one or two for a moment, a
@@ -250,6 +250,22 @@ fn read_message(caller: Caller, call: &Notification) -> Result<Vec<u8>, Errno> {
     Ok(message)
 }
 
+/// Has the port of this socket be one that the supervisor may send from, for the app. That is for ports that the kernel
+/// chooses: of those that the app chooses it may want to know whether they are free.
+pub(super) fn prepare_to_bind(call: &Notification, held: &Held) {
+    let address = (Caller { tid: call.tid }).address(call.arguments[1], call.arguments[2]);
+    if i64::from(call.call) == libc::SYS_bind && matches!(address, Ok(Address::Internet(to)) if to.address.port() == 0) {
+        // Without it, what is sent from there does not arrive.
+        let _ = share_port(&held.socket);
+    }
+}
+
+/// Others of this user may use the port of this socket as well; it is the one that receives.
+fn share_port(socket: &OwnedFd) -> Result<(), Errno> {
+    rustix::net::sockopt::set_socket_reuseport(socket, true)?;
+    sys::first_of_group_receives(socket.as_fd())
+}
+
 /// The address of a datagram socket, which is bound if it was not.
 fn local_address(shared: &Shared, inode: u64, family: Family) -> Result<SocketAddr, Errno> {
     let any = match family {
@@ -259,6 +275,7 @@ fn local_address(shared: &Shared, inode: u64, family: Family) -> Result<SocketAd
     let bound = shared.sockets.look(inode, |held| {
         let local: SocketAddr = rustix::net::getsockname(&held.socket)?.try_into()?;
         if local.port() == 0 {
+            share_port(&held.socket)?;
             rustix::net::bind(&held.socket, &any)?;
         }
         rustix::net::getsockname(&held.socket)?.try_into()

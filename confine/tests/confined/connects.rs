@@ -229,6 +229,23 @@ print("udp server bound", receiver.getsockname()[1] > 0)
 }
 
 #[test]
+fn test_29_a_port_that_is_taken_is_taken() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+    a, b = socket.socket(socket.AF_INET, kind), socket.socket(socket.AF_INET, kind)
+    a.bind(("127.0.0.1", 0)); port = a.getsockname()[1]; a.close()
+    b.bind(("127.0.0.1", port)); print(outcome(socket.socket(socket.AF_INET, kind).bind, ("127.0.0.1", port)))
+"#,
+    );
+    ran.went_well();
+    assert_eq!(ran.stdout, "EADDRINUSE\n".repeat(2), "{ran:#?}");
+}
+
+#[test]
 fn unix_sockets_pairs_and_netlink_work() {
     if !is_possible() {
         return;
