@@ -5,8 +5,6 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc;
-use std::thread;
 
 use rustix::io::Errno;
 use rustix::net::{SendFlags, SocketFlags};
@@ -68,8 +66,8 @@ fn try_all(report: &mut impl Write) -> std::io::Result<()> {
     // A child of a process that hides its memory would hide its own.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
     tell("receive_only", try_receive_only())?;
-    let (descriptors, memory) =
-        sys::beside_a_child(|child| (try_descriptors(child), try_memory(child))).unwrap_or_else(|errno| (Err(errno), Err(errno)));
+    let (descriptors, memory) = sys::beside_a_child(|| {}, |child| (try_descriptors(child), try_memory(child)))
+        .unwrap_or_else(|errno| (Err(errno), Err(errno)));
     tell("descriptors", descriptors)?;
     tell("memory", memory)?;
     try_notifications(&mut tell)?;
@@ -110,31 +108,19 @@ fn try_notifications(tell: &mut impl FnMut(&str, Result<(), Errno>) -> std::io::
     if !sys::notifications_fit().is_ok_and(|fit| fit) {
         return tell("listener", Err(Errno::OVERFLOW));
     }
-    let (send, installed) = mpsc::channel();
-    let restricted = thread::Builder::new().spawn(move || {
-        let until_killed = listen(Listening::UntilKilled);
-        let without = match &until_killed {
-            Ok(_) => Err(Errno::EXIST),
-            Err(_) => listen(Listening::Yes),
-        };
-        let is_installed = until_killed.is_ok() || without.is_ok();
-        let _ = send.send((until_killed, without));
-        if is_installed {
-            sys::listen_on_nothing();
-        }
-    })?;
-    let Ok((until_killed, without)) = installed.recv() else { return tell("listener", Err(NOT_TRIED)) };
+    let until_killed = listen(Listening::UntilKilled);
     let how = until_killed.as_ref().map(drop).map_err(|errno| *errno);
-    match until_killed.or(without) {
+    match until_killed.or_else(|_| listen(Listening::Yes)) {
         Ok(listener) => {
             tell("until_killed", how)?;
             tell("listener", Ok(()))?;
-            serve_once(&listener, tell)?;
+            tell("wake_in_step", sys::wake_in_step(listener.as_fd()))?;
+            // The child inherits the filter; this process has it, too, and makes no such call.
+            let served = sys::beside_a_child(sys::listen_on_nothing, |_| serve_once(&listener, tell));
+            served.unwrap_or_else(|errno| tell("give", Err(errno)))
         }
-        Err(errno) => tell("listener", Err(errno))?,
+        Err(errno) => tell("listener", Err(errno)),
     }
-    let _ = restricted.join();
-    Ok(())
 }
 
 /// A filter that asks about one call that matters to nobody.
@@ -145,9 +131,8 @@ fn listen(listening: Listening) -> Result<OwnedFd, Errno> {
     sys::install(&bpf::compile(&[rule]), listening)?.ok_or(Errno::BADF)
 }
 
-/// Answers the restricted thread's one call.
+/// Answers the child's one call.
 fn serve_once(listener: &OwnedFd, tell: &mut impl FnMut(&str, Result<(), Errno>) -> std::io::Result<()>) -> std::io::Result<()> {
-    tell("wake_in_step", sys::wake_in_step(listener.as_fd()))?;
     let Ok(call) = sys::receive(listener.as_fd()) else { return Ok(()) };
     let at_once = sys::give(listener.as_fd(), call.id, listener.as_fd(), Place::FreeAndAnswer, true).map(drop);
     tell("answer_with_descriptor", at_once)?;

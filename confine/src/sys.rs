@@ -261,8 +261,14 @@ fn mark_one_by_one() -> std::io::Result<()> {
     Ok(())
 }
 
+/// How many seconds a throw-away child has.
+const CHILDS_LIFE: libc::c_uint = 10;
+
 /// Runs `work` in a throw-away child, so that neither what it restricts nor how it ends touches this process. Returns what it
-/// wrote, and the signal that ended it, if one did.
+/// wrote, and the signal that ended it, if one did: SIGALRM if it took too long.
+///
+/// `work` may take no lock but the allocator's, which C libraries make usable; so it may start no thread either. Whoever held
+/// another when the process forked does not exist in the child.
 ///
 /// # Errors
 /// No pipe, no process.
@@ -275,6 +281,11 @@ pub(crate) fn in_child(work: impl FnOnce(&mut File)) -> Result<(Vec<u8>, Option<
         -1 => Err(last_errno()),
         0 => {
             drop(read);
+            // SAFETY: numbers and a constant; the child has no handler of its own to come back to.
+            unsafe {
+                libc::signal(libc::SIGALRM, libc::SIG_DFL);
+                libc::alarm(CHILDS_LIFE);
+            }
             let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&mut File::from(write))));
             // SAFETY: it ends the child at once; nothing of the parent's is flushed or run twice.
             unsafe { libc::_exit(i32::from(end.is_err())) }
@@ -305,16 +316,17 @@ fn wait_for(pid: libc::pid_t) -> Result<Option<i32>, Errno> {
     }
 }
 
-/// Runs `work` beside a child that does nothing until it is over.
+/// Runs `work` beside a child that calls `first` and then does nothing until it is over.
 ///
 /// # Errors
 /// No pipe, no process.
-pub(crate) fn beside_a_child<T>(work: impl FnOnce(u32) -> T) -> Result<T, Errno> {
+pub(crate) fn beside_a_child<T>(first: fn(), work: impl FnOnce(u32) -> T) -> Result<T, Errno> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    // SAFETY: the child reads from a pipe and ends; it takes no lock and allocates nothing.
+    // SAFETY: the child makes a system call or two, reads from a pipe and ends; it takes no lock and allocates nothing.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         drop(write);
+        first();
         let _ = rustix::io::read(&read, &mut [0_u8; 1]);
         // SAFETY: as in `in_child`.
         unsafe { libc::_exit(0) }
