@@ -1,9 +1,13 @@
 //! What a `struct sockaddr` of a caller says. It is read once, into memory of this process, and nothing is decided by what the
 //! caller's memory says later.
 
+mod unix;
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use rustix::io::Errno;
+
+pub(crate) use unix::UnixName;
 
 /// The length of the longest address (`struct sockaddr_storage`, linux/socket.h); the kernel refuses longer ones.
 pub(crate) const LONGEST: usize = 128;
@@ -20,7 +24,9 @@ pub(crate) enum Address {
     Internet(Destination),
     /// Nobody: disconnect (AF_UNSPEC of connect(2)).
     Nobody,
-    /// Something of this machine: AF_UNIX, AF_NETLINK, or a family without meaning.
+    /// A unix socket of this machine.
+    Unix(UnixName),
+    /// AF_NETLINK, or a family without meaning.
     Other,
 }
 
@@ -44,13 +50,14 @@ pub(crate) enum Family {
 /// Reads an address of this many bytes.
 ///
 /// # Errors
-/// INVAL: too short for its family.
+/// INVAL: too short for its family, or too long.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Address, Errno> {
     let family = bytes.first_chunk::<2>().ok_or(Errno::INVAL)?;
     match i32::from(u16::from_ne_bytes(*family)) {
         libc::AF_UNSPEC => Ok(Address::Nobody),
         libc::AF_INET => parse_v4(bytes),
         libc::AF_INET6 => parse_v6(bytes),
+        libc::AF_UNIX => UnixName::parse(&bytes[family.len()..]).map(Address::Unix),
         _ => Ok(Address::Other),
     }
 }

@@ -122,9 +122,21 @@ impl Caller {
         Ok(Flags { nonblocking: flags & libc::O_NONBLOCK != 0, close_on_exec: flags & libc::O_CLOEXEC != 0 })
     }
 
+    /// What the kernel tells everybody of it (proc_pid_status(5)).
+    pub(crate) fn status(self) -> Option<String> {
+        fs::read_to_string(format!("/proc/{}/status", self.tid)).ok()
+    }
+
+    /// Whether users and their capabilities mean to it what they mean here.
+    pub(crate) fn shares_users(self) -> bool {
+        let theirs = self.look(|| fs::read_link(format!("/proc/{}/ns/user", self.tid)));
+        let ours = fs::read_link("/proc/thread-self/ns/user");
+        theirs.is_ok_and(|theirs| ours.is_ok_and(|ours| ours == theirs))
+    }
+
     /// Who it is.
     pub(crate) fn process(self) -> Option<Process> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.tid)).ok()?;
+        let status = self.status()?;
         let field = |name: &str, column: usize| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_whitespace().nth(column)?.parse().ok()
@@ -136,7 +148,7 @@ impl Caller {
     /// Looks; and if that is refused, looks again with the caller's own file-system identity, which is what the kernel's check
     /// compares (`PTRACE_MODE_READ_FSCREDS`, ptrace(2)). A supervisor that is root may take it; any other has the caller's
     /// already, or is refused again.
-    fn look<T>(self, mut look: impl FnMut() -> std::io::Result<T>) -> Result<T, Errno> {
+    pub(crate) fn look<T>(self, mut look: impl FnMut() -> std::io::Result<T>) -> Result<T, Errno> {
         match look() {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
             seen => return seen.map_err(|error| errno(&error)),

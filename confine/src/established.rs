@@ -30,6 +30,33 @@ pub(crate) fn udp_port_of(inode: u64) -> Option<u16> {
     })
 }
 
+/// A unix socket, as far as connect(2) cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnixState {
+    /// As of socket(2).
+    pub(crate) kind: i32,
+    pub(crate) is_connected: bool,
+    pub(crate) is_named: bool,
+}
+
+/// The state of the unix socket with this inode, if it is of this network.
+pub(crate) fn unix_state_of(inode: u64) -> Option<UnixState> {
+    let table = BufReader::new(File::open("/proc/self/net/unix").ok()?.take(LONGEST_TABLE));
+    // Names are any bytes.
+    table.split(b'\n').map_while(Result::ok).find_map(|line| unix_state_in(&String::from_utf8_lossy(&line), inode))
+}
+
+/// The line has an address, a count, protocol, flags, type, state and inode; and a name, if there is one.
+fn unix_state_in(line: &str, inode: u64) -> Option<UnixState> {
+    let mut fields = line.split_ascii_whitespace().skip(4);
+    let (kind, state, found) = (fields.next()?, fields.next()?, fields.next()?);
+    if found.parse() != Ok(inode) {
+        return None;
+    }
+    // SS_CONNECTED of linux/net.h.
+    Some(UnixState { kind: i32::from_str_radix(kind, 16).ok()?, is_connected: state == "03", is_named: fields.next().is_some() })
+}
+
 fn port_in(line: &str, inode: u64) -> Option<u16> {
     let mut fields = line.split_ascii_whitespace();
     let (_, port) = fields.nth(1)?.rsplit_once(':')?;

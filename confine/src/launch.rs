@@ -125,7 +125,7 @@ impl Confined {
             refused: counts.refused.load(Ordering::Relaxed),
             replaced: counts.replaced.load(Ordering::Relaxed),
             panics: counts.panics.load(Ordering::Relaxed),
-            held: self.shared.sockets.count(),
+            held: self.shared.sockets.count() + self.shared.unix.count(),
             pending: self.shared.pending.load(Ordering::Relaxed),
         }
     }
@@ -217,7 +217,11 @@ impl Restriction {
         let landlock = probe.landlock.unwrap_or(0);
         let has_scopes = landlock >= domain::SCOPES;
         Restriction {
-            setting: Setting { guarded_pid: (!has_scopes).then(std::process::id), no_namespaces: options.no_namespaces },
+            setting: Setting {
+                guarded_pid: (!has_scopes).then(std::process::id),
+                no_namespaces: options.no_namespaces,
+                unix_is_born: landlock < domain::CONNECT,
+            },
             wakes_in_step: probe.wake_in_step.is_ok(),
             listening: if probe.until_killed.is_ok() { Listening::UntilKilled } else { Listening::Yes },
             abilities: Abilities {

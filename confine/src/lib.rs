@@ -18,6 +18,8 @@ pub mod status;
 pub mod egress;
 pub mod names;
 mod address;
+mod identity;
+mod resolve;
 mod caller;
 mod sockets;
 mod established;

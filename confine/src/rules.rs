@@ -61,6 +61,8 @@ pub struct Setting {
     pub guarded_pid: Option<u32>,
     /// New namespaces of any kind are refused.
     pub no_namespaces: bool,
+    /// Unix sockets are born in the supervisor, since nothing keeps a connect that goes on by itself from leading outside.
+    pub unix_is_born: bool,
 }
 
 const fn is(argument: u8, value: c_int) -> Condition {
@@ -88,7 +90,8 @@ fn rule(call: c_long, when: &[Condition], then: Action, why: &'static str) -> Ru
 /// All rules, in the order in which they are tried.
 #[must_use]
 pub fn rules(setting: &Setting) -> Vec<Rule> {
-    let mut rules = sockets();
+    let mut rules = if setting.unix_is_born { unix_sockets() } else { Vec::new() };
+    rules.extend(sockets());
     rules.extend(traffic());
     rules.extend(options());
     rules.extend(refused());
@@ -99,6 +102,13 @@ pub fn rules(setting: &Setting) -> Vec<Rule> {
         rules.extend(namespaces());
     }
     rules
+}
+
+/// Unix sockets that are made by the supervisor; pairs are connected from birth, and kinds that don't exist fail by themselves.
+fn unix_sockets() -> Vec<Rule> {
+    const WHY: &str = "born in the supervisor, so that it can be connected there";
+    let kinds = [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_SEQPACKET];
+    kinds.map(|kind| rule(libc::SYS_socket, &[is(0, libc::AF_UNIX), socket_type(kind)], Action::Ask, WHY)).into()
 }
 
 /// Which sockets there may be, and who makes them.

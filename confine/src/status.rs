@@ -110,16 +110,18 @@ fn datagrams(probe: &Probe) -> Layer {
     }
 }
 
+/// What differs without it.
+const UNIX_IS_BORN: &str = "unix sockets, too, are connected by the supervisor, whose pid their peers see; netlink sockets can't be \
+    connected, nor unix sockets by paths of procfs";
+
 fn second_wall(probe: &Probe) -> Layer {
     let name = "landlock-connect";
     match probe.landlock {
         Ok(4..) => layer(name, Level::Full, "a second wall: Landlock refuses TCP connects of the app's own"),
-        Ok(version) => layer(
-            name,
-            Level::None,
-            format!("Landlock {version} knows no connect right (Linux 6.7 does): the app can't connect unix sockets"),
-        ),
-        Err(errno) => layer(name, Level::None, format!("no Landlock ({errno}): the app can't connect unix sockets")),
+        Ok(version) => {
+            layer(name, Level::None, format!("Landlock {version} knows no connect right (Linux 6.7 does): {UNIX_IS_BORN}"))
+        }
+        Err(errno) => layer(name, Level::None, format!("no Landlock ({errno}): {UNIX_IS_BORN}")),
     }
 }
 

@@ -1,11 +1,13 @@
 //! Answers the calls that are asked about: a few threads that receive, look, and answer or hand on.
 //!
-//! [`birth`] makes sockets, [`connect`] connects them, and [`datagram`] stands in for those that can't send. Whatever goes wrong on the way, and whatever is not understood, is a
-//! refusal.
+//! [`birth`] makes sockets, [`connect`] connects them, [`datagram`] stands in for those that can't send, and [`unix`] makes and
+//! connects unix sockets where that may not be left to the app. Whatever goes wrong on the way, and whatever is not understood,
+//! is a refusal.
 
 pub(crate) mod birth;
 pub(crate) mod connect;
 pub(crate) mod datagram;
+pub(crate) mod unix;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,6 +26,7 @@ use crate::names::Names;
 use crate::sockets::{Kind, Sockets};
 use crate::sys::{self, Notification};
 use datagram::Pairs;
+use unix::held::HeldUnix;
 
 /// What the kernel can do for the supervisor; what it can't is done in more steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub(crate) struct Abilities {
 pub(crate) struct Shared {
     pub(crate) listener: OwnedFd,
     pub(crate) sockets: Sockets,
+    /// Unix sockets, where they are made here.
+    pub(crate) unix: HeldUnix,
     pub(crate) pairs: Pairs,
     pub(crate) egress: Box<dyn Egress>,
     pub(crate) names: Box<dyn Names>,
@@ -86,6 +91,7 @@ impl Shared {
         Ok(Shared {
             listener,
             sockets: Sockets::default(),
+            unix: HeldUnix::default(),
             pairs: Pairs::new()?,
             egress,
             names,
@@ -162,7 +168,7 @@ fn start_handler(shared: &Arc<Shared>) -> io::Result<()> {
     started.map(drop)
 }
 
-/// Reads what is asked through pairs, and starts another handler when all hang.
+/// Reads what is asked through pairs, lets go of old sockets, and starts another handler when all hang.
 fn attend(shared: &Arc<Shared>) {
     let (mut looked, mut answered) = (Instant::now(), 0);
     while !shared.is_stopping() {
@@ -170,6 +176,7 @@ fn attend(shared: &Arc<Shared>) {
         if looked.elapsed() < PATIENCE {
             continue;
         }
+        shared.unix.let_go_of_old(Instant::now());
         let handlers = shared.handlers.load(Ordering::Relaxed);
         let all_hang = shared.busy.load(Ordering::Relaxed) >= handlers && answered == shared.counts.done.load(Ordering::Relaxed);
         if all_hang && handlers < MOST_HANDLERS {
@@ -235,8 +242,11 @@ fn handle(shared: &Arc<Shared>, call: &Notification) {
 
 /// bind and listen: neither leads outside, whatever the descriptor means by the time the kernel looks.
 fn let_go(shared: &Shared, call: &Notification) {
-    let number = descriptor(call);
-    let held = (Caller { tid: call.tid }).socket(number).ok().and_then(|inode| shared.sockets.take(inode));
+    let inode = (Caller { tid: call.tid }).socket(descriptor(call)).ok();
+    if let Some(inode) = inode {
+        unix::let_go(shared, call, inode);
+    }
+    let held = inode.and_then(|inode| shared.sockets.take(inode));
     if let Some(held) = held.filter(|held| held.kind == Kind::Udp) {
         datagram::prepare_to_bind(call, &held);
     }

@@ -28,10 +28,26 @@ fn a_mapped_address_is_the_ipv4_one() {
 #[test]
 fn families_are_told_apart() {
     assert_eq!(parse(&[0, 0]), Ok(Address::Nobody));
-    assert_eq!(parse(&[1, 0, b'/']), Ok(Address::Other));
     assert_eq!(parse(&[16, 0]), Ok(Address::Other));
     assert_eq!(parse(&[]), Err(Errno::INVAL));
     assert_eq!(parse(&[2]), Err(Errno::INVAL));
+}
+
+#[test]
+fn unix_names_are_paths_or_abstract() {
+    let name = |bytes: &[u8]| match parse(&[&[1, 0], bytes].concat()) {
+        Ok(Address::Unix(name)) => Ok((name.path().map(<[u8]>::to_vec), name.abstract_name().map(<[u8]>::to_vec))),
+        Ok(other) => panic!("{other:?}"),
+        Err(errno) => Err(errno),
+    };
+    assert_eq!(name(b"/run/s\0rest"), Ok((Some(b"/run/s".to_vec()), None)));
+    assert_eq!(name(b"\0a\0b"), Ok((None, Some(b"a\0b".to_vec()))));
+    assert_eq!(name(b"\0"), Ok((None, Some(Vec::new()))));
+    assert_eq!(name(&[b'x'; 108]), Ok((Some(vec![b'x'; 108]), None)));
+    for wrong in [vec![], vec![b'x'; 109], [vec![b'x', 0], vec![b'x'; 107]].concat()] {
+        assert_eq!(name(&wrong), Err(Errno::INVAL), "{}", wrong.len());
+    }
+    assert_eq!(format!("{:?}", parse(b"\x01\0\0x\xff")), r"Ok(Unix(@x\xff))");
 }
 
 #[test]

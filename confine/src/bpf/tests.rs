@@ -37,8 +37,10 @@ fn run(program: &[sock_filter], architecture: u32, call: u32, arguments: [u64; 6
     }
 }
 
-const SETTINGS: [Setting; 2] =
-    [Setting { guarded_pid: None, no_namespaces: false }, Setting { guarded_pid: Some(4711), no_namespaces: true }];
+const SETTINGS: [Setting; 2] = [
+    Setting { guarded_pid: None, no_namespaces: false, unix_is_born: false },
+    Setting { guarded_pid: Some(4711), no_namespaces: true, unix_is_born: true },
+];
 
 #[test]
 fn foreign_calls_are_never_looked_at() {

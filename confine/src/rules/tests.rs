@@ -12,7 +12,7 @@ pub(crate) fn decide(rules: &[Rule], call: u32, arguments: [u64; 6]) -> Action {
     rules.iter().find(|rule| rule.call == call && rule.when.iter().all(holds)).map_or(Action::Allow, |rule| rule.then)
 }
 
-const ALL: Setting = Setting { guarded_pid: Some(4711), no_namespaces: true };
+const ALL: Setting = Setting { guarded_pid: Some(4711), no_namespaces: true, unix_is_born: true };
 
 fn decided(call: c_long, arguments: &[u64]) -> Action {
     let mut six = [0; 6];
@@ -36,6 +36,7 @@ fn tcp_and_udp_sockets_are_asked_about_and_no_others_exist() {
                 for protocol in [0, 1, 6, 17, 33, 132, 136, 255, 262_u64] {
                     let kind_and_flags = kind | u64::from(flags.cast_unsigned());
                     let expected = match (family, kind, protocol) {
+                        (1, 1 | 2 | 5, _) => Action::Ask,
                         (1 | 16, _, _) => Action::Allow,
                         (2 | 10, 1, 0 | 6) | (2 | 10, 2, 0 | 17) => Action::Ask,
                         (2 | 10, _, _) => Action::Fail(libc::EPROTONOSUPPORT),
@@ -49,6 +50,13 @@ fn tcp_and_udp_sockets_are_asked_about_and_no_others_exist() {
             }
         }
     }
+}
+
+#[test]
+fn unix_sockets_are_the_apps_own_where_they_may_be() {
+    let none = rules(&Setting { guarded_pid: None, no_namespaces: false, unix_is_born: false });
+    assert_eq!(decide(&none, u32::try_from(libc::SYS_socket).unwrap(), [1, 1, 0, 0, 0, 0]), Action::Allow);
+    assert_eq!(decided(libc::SYS_socketpair, &[1, 1, 0]), Action::Allow);
 }
 
 #[test]
@@ -82,6 +90,6 @@ fn only_the_supervisor_is_guarded() {
     assert_eq!(decided(libc::SYS_kill, &[4711, 9]), Action::Fail(libc::EPERM));
     assert_eq!(decided(libc::SYS_kill, &[u64::from(4711_u32.wrapping_neg()), 9]), Action::Fail(libc::EPERM));
     assert_eq!(decided(libc::SYS_kill, &[4712, 9]), Action::Allow);
-    let none = rules(&Setting { guarded_pid: None, no_namespaces: false });
+    let none = rules(&Setting { guarded_pid: None, no_namespaces: false, unix_is_born: false });
     assert_eq!(decide(&none, u32::try_from(libc::SYS_kill).unwrap(), [4711, 9, 0, 0, 0, 0]), Action::Allow);
 }

@@ -1,4 +1,4 @@
-//! socket(2) of the internet families: the socket is made here, given to the caller, and held.
+//! socket(2) of the families that are asked about: the socket is made here, given to the caller, and held.
 //!
 //! The filter lets through only what is known here; it is looked at again all the same.
 
@@ -23,6 +23,7 @@ fn deliver(shared: &Shared, call: &Notification) -> Result<(), Errno> {
     let family = match int(0) {
         libc::AF_INET => Family::V4,
         libc::AF_INET6 => Family::V6,
+        libc::AF_UNIX => return super::unix::birth(shared, call, int(1), int(2)),
         _ => return Err(Errno::AFNOSUPPORT),
     };
     let flags = SocketFlags::from_bits_retain((int(1) & !0xf).cast_unsigned());
@@ -79,7 +80,7 @@ fn give(shared: &Shared, call: &Notification, held: Held, close_on_exec: bool) -
     given
 }
 
-fn answer_with(shared: &Shared, call: &Notification, socket: &OwnedFd, close_on_exec: bool) -> Result<(), Errno> {
+pub(super) fn answer_with(shared: &Shared, call: &Notification, socket: &OwnedFd, close_on_exec: bool) -> Result<(), Errno> {
     let listener = shared.listener.as_fd();
     if shared.abilities.answer_with_descriptor {
         return sys::give(listener, call.id, socket.as_fd(), Place::FreeAndAnswer, close_on_exec).map(drop);

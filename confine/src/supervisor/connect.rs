@@ -14,7 +14,7 @@ use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, sockopt};
 
-use super::{Shared, birth, datagram, descriptor};
+use super::{Shared, birth, datagram, descriptor, unix};
 use crate::address::{self, Address, Destination, Family};
 use crate::caller::{Caller, Flags, Process, Protocol};
 use crate::egress::{Reply, Request};
@@ -109,7 +109,8 @@ fn look(shared: &Arc<Shared>, call: &Notification) -> Result<Step, Errno> {
     match address {
         Address::Internet(destination) => aim(shared, call, inode, destination),
         Address::Nobody => disconnect(shared, call, inode),
-        Address::Other => local(shared, caller.protocol(number)?),
+        Address::Unix(name) if !shared.abilities.own_connects_fail => unix::connect(shared, call, inode, name),
+        Address::Unix(_) | Address::Other => local(shared, caller.protocol(number)?),
     }
 }
 
@@ -190,7 +191,7 @@ fn disconnect(shared: &Arc<Shared>, call: &Notification, inode: u64) -> Result<S
     }
     let Protocol::Tcp(family) = caller.protocol(number)? else {
         // Datagram sockets can't send, whatever they are connected to; of the rest none is of the internet.
-        return if shared.abilities.own_connects_fail { Ok(Step::LetThrough) } else { Ok(Step::Answer(Ok(()))) };
+        return if shared.abilities.own_connects_fail { Ok(Step::LetThrough) } else { unix::disconnect(shared, call, inode) };
     };
     let flags = caller.flags(number)?;
     let socket = birth::tcp(family, socket_flags(flags))?;

@@ -17,24 +17,7 @@ fn all_again_as_root() {
 /// Without Landlock and without waiting for fatal signals only. What those are needed for is not asked of it.
 #[test]
 fn all_again_on_an_old_kernel() {
-    all_again(
-        "old",
-        &["unix_sockets", "test_31_the_c_library", "looks_like", "that_stand_for", "other_resolvers", "do_not_reach"],
-    );
-}
-
-#[test]
-fn unix_sockets_without_landlock_are_refused() {
-    if ground() != Ground::OldKernel || !is_possible() {
-        return;
-    }
-    let ran = confined(
-        r#"
-server = socket.socket(socket.AF_UNIX); server.bind("here"); server.listen(1)
-print(outcome(socket.socket(socket.AF_UNIX).connect, "here"))
-"#,
-    );
-    ran.went_well().said("EACCES");
+    all_again("old", &["netlink", "test_31_the_c_library", "looks_like", "that_stand_for", "other_resolvers", "do_not_reach"]);
 }
 
 /// What gosu and su-exec do: the supervisor is root, and the app is not any more.

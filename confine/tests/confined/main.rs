@@ -7,6 +7,7 @@ mod grounds;
 mod names;
 mod races;
 mod supervision;
+mod unix;
 mod yard;
 
 #[test]

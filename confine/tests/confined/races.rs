@@ -1,6 +1,6 @@
 //! Races against the one who looks, thousands of times.
 
-use crate::yard::{compile, is_possible, run};
+use crate::yard::{Ground, compile, ground, is_possible, run, run_on};
 
 fn race(how: &str) {
     if !is_possible() {
@@ -19,6 +19,19 @@ fn test_14_an_address_that_is_flipped_between_good_and_evil() {
 #[test]
 fn test_14_an_address_that_is_flipped_between_unix_and_evil() {
     race("family");
+}
+
+/// On the ground where unix sockets are connected by the supervisor, with somebody who listens.
+#[test]
+fn test_14_an_address_that_is_flipped_between_a_listener_and_evil_on_an_old_kernel() {
+    if ground() != Ground::Plain || !is_possible() {
+        return;
+    }
+    let program = compile("flip-unix", include_str!("attacks/flip.c"));
+    let ran = run_on(Ground::OldKernel, true, &[&program.display().to_string(), "unix", "10000"]);
+    ran.went_well().said("10000 attempts");
+    let connected = ran.stdout.lines().find_map(|line| line.strip_suffix(" connected")?.parse().ok());
+    assert!(connected.is_some_and(|connected: u32| connected > 0), "no flip was right: {ran:#?}");
 }
 
 #[test]

@@ -85,8 +85,18 @@ pub(crate) fn unconfined(python: &str) -> Outcome {
     run(false, &["/usr/bin/python3", "-c", &with_prelude(python)])
 }
 
+/// Runs a Python program confined on this ground.
+pub(crate) fn confined_on(ground: Ground, python: &str) -> Outcome {
+    run_on(ground, true, &["/usr/bin/python3", "-c", &with_prelude(python)])
+}
+
 /// Runs any program, confined or not, without any privilege.
 pub(crate) fn run(confined: bool, command: &[&str]) -> Outcome {
+    run_on(ground(), confined, command)
+}
+
+/// The same on this ground.
+pub(crate) fn run_on(ground: Ground, confined: bool, command: &[&str]) -> Outcome {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let directory = shared().join(format!("yard-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
     fs::create_dir(&directory).expect("a directory");
@@ -97,8 +107,8 @@ pub(crate) fn run(confined: bool, command: &[&str]) -> Outcome {
         unshare.arg("--map-root-user");
     }
     unshare.args(["--", "/usr/bin/python3"]).arg(shared().join("yard.py")).arg(&directory);
-    unshare.args(privileges(ground()));
-    if confined && ground() == Ground::Profile {
+    unshare.args(privileges(ground)).env(GROUND, ground.name());
+    if confined && ground == Ground::Profile {
         unshare.arg("/usr/bin/python3").arg(shared().join("profile.py"));
     }
     if confined {
@@ -123,6 +133,20 @@ pub(crate) enum Ground {
     Root,
     /// A kernel that has no more than Linux 5.9, as far as that can be pretended.
     OldKernel,
+    /// Such a kernel, and root.
+    OldRoot,
+}
+
+impl Ground {
+    fn name(self) -> &'static str {
+        match self {
+            Ground::Plain => "plain",
+            Ground::Profile => "profile",
+            Ground::Root => "root",
+            Ground::OldKernel => "old",
+            Ground::OldRoot => "old-root",
+        }
+    }
 }
 
 /// Says on which ground a run of all tests stands.
@@ -137,13 +161,14 @@ pub(crate) fn ground() -> Ground {
         Ok("profile") => Ground::Profile,
         Ok("root") => Ground::Root,
         Ok("old") => Ground::OldKernel,
+        Ok("old-root") => Ground::OldRoot,
         _ => Ground::Plain,
     }
 }
 
 fn privileges(ground: Ground) -> Vec<String> {
     let mut setpriv = vec!["setpriv".to_owned()];
-    if ground == Ground::Root {
+    if matches!(ground, Ground::Root | Ground::OldRoot) {
         setpriv.push(format!("--bounding-set=-all,{CONTAINER}"));
         return setpriv;
     }
@@ -191,7 +216,8 @@ fn outcome(directory: &Path, confined: bool, ran: &std::process::Output) -> Outc
     }
 }
 
-fn is_root() -> bool {
+/// Whether these tests can be another user than they are.
+pub(crate) fn is_root() -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| {
         status.lines().any(|line| line.strip_prefix("Uid:").is_some_and(|ids| ids.split_whitespace().nth(1) == Some("0")))
     })
@@ -441,7 +467,7 @@ pub(crate) fn supervise() {
     let book = Book { asked: Mutex::new(asked.try_clone().expect("a copy")), real };
     let recorder = Recorder { asked: Mutex::new(asked), introductions, proxy };
     let mut found = probe().expect("a probe");
-    if ground() == Ground::OldKernel {
+    if matches!(ground(), Ground::OldKernel | Ground::OldRoot) {
         found.until_killed = Err(Errno::INVAL);
         found.wake_in_step = Err(Errno::INVAL);
         found.answer_with_descriptor = Err(Errno::INVAL);

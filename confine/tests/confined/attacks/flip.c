@@ -17,6 +17,7 @@ static union {
 static volatile int ended;
 static int target = 100, sources[2];
 static const char *how;
+static socklen_t length = sizeof good.in;
 
 static void flip_memory(const void *one, const void *other, size_t length)
 {
@@ -32,8 +33,8 @@ static void *flip(void *unused)
 {
     if (!strcmp(how, "address"))
         flip_memory(&good, &evil, sizeof good.in);
-    else if (!strcmp(how, "family"))
-        flip_memory(&unix_address, &evil, sizeof good.in);
+    else if (!strcmp(how, "family") || !strcmp(how, "unix"))
+        flip_memory(&unix_address, &evil, length);
     else
         while (!ended) {
             dup2(sources[0], target);
@@ -53,6 +54,7 @@ int main(int argc, char **argv)
 {
     int attempts = argc > 2 ? atoi(argv[2]) : 0, datagrams = !strcmp(argv[1], "datagram");
     int flips_descriptors = datagrams || !strcmp(argv[1], "descriptor");
+    int unix_sockets = !strcmp(argv[1], "unix"), listener = -1, connected = 0;
     pthread_t thread;
 
     how = argv[1];
@@ -60,6 +62,14 @@ int main(int argc, char **argv)
     fill(&evil.in, "198.51.100.66");
     unix_address.un.sun_family = AF_UNIX;
     strcpy(unix_address.un.sun_path, "/nowhere/at/all");
+    if (unix_sockets) {
+        /* As long as an address of the internet. */
+        strcpy(unix_address.un.sun_path, "./the-listener");
+        length = sizeof unix_address.un.sun_family + sizeof "./the-listener";
+        listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        bind(listener, &unix_address.any, length);
+        listen(listener, 4096);
+    }
     address = flips_descriptors ? evil : good;
     sources[0] = socket(AF_UNIX, datagrams ? SOCK_DGRAM : SOCK_STREAM, 0);
     sources[1] = socket(AF_INET, datagrams ? SOCK_DGRAM : SOCK_STREAM, 0);
@@ -70,13 +80,16 @@ int main(int argc, char **argv)
         } else if (flips_descriptors) {
             connect(target, &evil.any, sizeof evil.in);
         } else {
-            int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-            connect(fd, &address.any, sizeof address.in);
+            /* Of unix sockets, every other is one of the internet. */
+            int fd = socket(unix_sockets && i % 2 ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+            connected += !connect(fd, &address.any, length) && unix_sockets;
             close(fd);
+            if (unix_sockets)
+                close(accept(listener, NULL, NULL));
         }
     }
     ended = 1;
     pthread_join(thread, NULL);
-    printf("%d attempts\n", attempts);
+    printf("%d attempts\n%d connected\n", attempts, connected);
     return 0;
 }
