@@ -13,11 +13,24 @@ pub trait Egress: Send + Sync + 'static {
     /// A confined thread wants to connect, and waits. This is called on one of few threads: whatever is slow goes elsewhere,
     /// and the answer is given there.
     fn connect(&self, request: Request, reply: Reply);
+
+    /// Whether datagrams may go there: to a daemon of this machine that takes measurements, say. Whoever says yes lets anything
+    /// go there that fits into one. This is asked for each socket that is connected there and each datagram that is sent there
+    /// without, on the thread that answers: it has to be quick. What it is told is where they will go, in the form of
+    /// [`Request::destination`].
+    fn datagram(&self, destination: SocketAddr) -> bool {
+        let _ = destination;
+        false
+    }
 }
 
 impl<E: Egress> Egress for Arc<E> {
     fn connect(&self, request: Request, reply: Reply) {
         self.as_ref().connect(request, reply);
+    }
+
+    fn datagram(&self, destination: SocketAddr) -> bool {
+        self.as_ref().datagram(destination)
     }
 }
 

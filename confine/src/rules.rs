@@ -152,7 +152,8 @@ fn traffic() -> Vec<Rule> {
         rule(SYS_sendto, &[any_of(3, FAST_OPEN)], Fail(EOPNOTSUPP), "connects without connect(2); Landlock does not see it"),
         rule(SYS_sendmsg, &[any_of(2, FAST_OPEN)], Fail(EOPNOTSUPP), "as sendto"),
         rule(SYS_sendmmsg, &[any_of(3, FAST_OPEN)], Fail(EOPNOTSUPP), "as sendto"),
-        rule(SYS_sendto, &[not_null(4)], Ask, "a datagram to somebody: a DNS query, or refused"),
+        // sendmsg and sendmmsg are what connections are written to with; of datagram sockets they fail, which can't send.
+        rule(SYS_sendto, &[not_null(4)], Ask, "a datagram to somebody: a DNS query, one that the egress lets pass, or refused"),
         rule(SYS_recvfrom, &[not_null(4)], Ask, "whoever resolves names compares the sender with the nameserver"),
         rule(SYS_getsockname, &[], Ask, "a socket that stands for one connected to a nameserver must look like it"),
         rule(SYS_getpeername, &[], Ask, "as getsockname"),

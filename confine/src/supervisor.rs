@@ -1,12 +1,14 @@
 //! Answers the calls that are asked about: a few threads that receive, look, and answer or hand on.
 //!
-//! [`birth`] makes sockets, [`connect`] connects them, [`datagram`] stands in for those that can't send, and [`unix`] makes and
-//! connects unix sockets where that may not be left to the app. Whatever goes wrong on the way, and whatever is not understood,
+//! [`birth`] makes sockets, [`connect`] connects them, [`datagram`] stands in for those that can't send, [`relay`]
+//! passes their datagrams on where they may go, and [`unix`] makes and connects unix sockets where that may not be left to the
+//! app. Whatever goes wrong on the way, and whatever is not understood,
 //! is a refusal.
 
 pub(crate) mod birth;
 pub(crate) mod connect;
 pub(crate) mod datagram;
+mod relay;
 pub(crate) mod unix;
 
 use std::io;

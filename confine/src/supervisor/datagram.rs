@@ -1,10 +1,11 @@
-//! Datagrams: sockets of the app can't send any, so that all that remains is what is done for them here: DNS.
+//! Datagrams: sockets of the app can't send any, so that all that remains is what is done for them here: DNS, and what the egress
+//! lets pass ([`relay`]).
 //!
 //! A socket that is connected to a nameserver is replaced by one end of a pair whose other end is read here. What it is asked
 //! of its addresses is answered so that it looks like what it stands for. A query that is sent without connecting is taken from
 //! the caller's memory, and what is allowed of it is sent from the same port.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::connect::{MOST_SLOW, Slot, Step, is_nonblocking, socket_flags};
+use super::relay::{self, MOST_RELAYS, OUTSIDE, Relay};
 use super::{Shared, descriptor};
 use crate::address::{self, Address, Family};
 use crate::caller::{Caller, Protocol};
@@ -40,16 +42,18 @@ const NO_PAIR: u64 = 0;
 /// How often a receiver that waits is looked after, in nanoseconds.
 const PATIENCE: i64 = 250_000_000;
 
-/// A socket that stands for one connected to a nameserver.
+/// A socket that stands for one connected to a nameserver, or to whom datagrams may go.
 #[derive(Debug)]
-struct Pair {
+pub(super) struct Pair {
     /// The app's end, which it has as well.
     app: Arc<OwnedFd>,
     /// Our end.
     here: Arc<OwnedFd>,
-    nameserver: SocketAddr,
+    peer: SocketAddr,
     local: SocketAddr,
     family: Family,
+    /// Whom it is passed on to, if that is no nameserver.
+    pub(super) relay: Option<Relay>,
 }
 
 /// All pairs of one confinement.
@@ -65,6 +69,8 @@ struct Table {
     /// By the inode of the app's end.
     pairs: HashMap<u64, Arc<Pair>>,
     order: VecDeque<u64>,
+    /// Of those that are passed on.
+    relays: HashSet<u64>,
 }
 
 /// Who asked, and how to answer.
@@ -87,7 +93,7 @@ impl Asker {
 }
 
 /// Sends from a port that the app has, too; the answer is for the app, whose socket was there first.
-fn send_from(local: SocketAddr, family: Family, nameserver: SocketAddr, message: &[u8]) -> Result<(), Errno> {
+pub(super) fn send_from(local: SocketAddr, family: Family, nameserver: SocketAddr, message: &[u8]) -> Result<(), Errno> {
     let domain = if family == Family::V4 { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(domain, SocketType::DGRAM, flags, None)?;
@@ -123,18 +129,17 @@ impl Pairs {
     fn add(&self, inode: u64, pair: Pair) -> Result<(), Errno> {
         let event = epoll::EventData::new_u64(inode);
         epoll::add(&self.readable, &pair.here, event, epoll::EventFlags::IN)?;
-        let mut gone = Vec::new();
-        let mut table = self.table();
-        gone.extend(table.pairs.insert(inode, Arc::new(pair)));
-        table.order.push_back(inode);
-        while table.order.len() > MOST_PAIRS {
-            let oldest = table.order.pop_front();
-            gone.extend(oldest.and_then(|oldest| table.pairs.remove(&oldest)));
+        if let Some(relay) = &pair.relay {
+            let event = epoll::EventData::new_u64(inode | OUTSIDE);
+            epoll::add(&self.readable, &relay.socket, event, epoll::EventFlags::IN)?;
         }
-        drop(table);
+        let gone = self.table().add(inode, pair);
         // Whoever waits on it may keep it open a while.
         for pair in gone {
             let _ = epoll::delete(&self.readable, &pair.here);
+            if let Some(relay) = &pair.relay {
+                let _ = epoll::delete(&self.readable, &relay.socket);
+            }
         }
         Ok(())
     }
@@ -144,14 +149,40 @@ impl Pairs {
     }
 }
 
-/// Reads what is asked through pairs; at most this long, if nothing is.
+impl Table {
+    /// Returns those that had to go.
+    fn add(&mut self, inode: u64, pair: Pair) -> Vec<Arc<Pair>> {
+        if pair.relay.is_some() {
+            self.relays.insert(inode);
+        } else {
+            self.order.push_back(inode);
+        }
+        let mut gone: Vec<_> = self.pairs.insert(inode, Arc::new(pair)).into_iter().collect();
+        while self.order.len() > MOST_PAIRS {
+            let oldest = self.order.pop_front();
+            gone.extend(oldest.and_then(|oldest| self.pairs.remove(&oldest)));
+        }
+        while self.relays.len() > MOST_RELAYS {
+            let used = |inode: &u64| self.pairs.get(inode).and_then(|pair| pair.relay.as_ref()).map(Relay::used);
+            let Some(idlest) = self.relays.iter().copied().min_by_key(used) else { break };
+            self.relays.remove(&idlest);
+            gone.extend(self.pairs.remove(&idlest));
+        }
+        gone
+    }
+}
+
+/// Reads what is asked and sent through pairs; at most this long, if nothing is.
 pub(super) fn serve_queries(shared: &Shared, patience: Duration) {
     let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 16];
     let patience = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
     let Ok((ready, _)) = epoll::wait(&shared.pairs.readable, &mut events, Some(&patience)) else { return };
     for event in ready {
-        if let Some(pair) = shared.pairs.get(event.data.u64()) {
-            read_query(shared, &pair);
+        let token = event.data.u64();
+        let Some(pair) = shared.pairs.get(token & !OUTSIDE) else { continue };
+        match &pair.relay {
+            Some(relay) => relay.pass(&pair.here, token & OUTSIDE != 0),
+            None => read_query(shared, &pair),
         }
     }
 }
@@ -165,23 +196,26 @@ fn read_query(shared: &Shared, pair: &Pair) {
         return;
     }
     message.truncate(length);
-    let query = Query { nameserver: pair.nameserver, message };
+    let query = Query { nameserver: pair.peer, message };
     shared.names.query(query, Answer::new(Asker::Pair(Arc::clone(&pair.here))));
 }
 
 /// connect(2) of a datagram socket.
 pub(super) fn connect(shared: &Shared, call: &Notification, family: Family, to: SocketAddr) -> Result<Step, Errno> {
-    if !shared.names.is_nameserver(to) {
+    let relay = match shared.names.is_nameserver(to) {
+        true => None,
+        false if shared.egress.datagram(to) => Some(Relay::new(to)?),
         // Who looks for a source address by connecting learns that there is none.
-        return Err(Errno::NETUNREACH);
-    }
+        false => return Err(Errno::NETUNREACH),
+    };
     let caller = Caller { tid: call.tid };
     let number = descriptor(call);
     let flags = caller.flags(number)?;
     let pair_flags = SocketFlags::CLOEXEC | socket_flags(flags);
     let (app, here) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::DGRAM, pair_flags, None)?;
     let inode = rustix::fs::fstat(&app)?.st_ino;
-    let pair = Pair { app: Arc::new(app), here: Arc::new(here), nameserver: to, local: source_for(to)?, family };
+    let local = relay.as_ref().map_or_else(|| source_for(to), Relay::local)?;
+    let pair = Pair { app: Arc::new(app), here: Arc::new(here), peer: to, local, family, relay };
     let app = Arc::clone(&pair.app);
     shared.pairs.add(inode, pair)?;
     sys::give(shared.listener.as_fd(), call.id, app.as_fd(), Place::Over(number), flags.close_on_exec)?;
@@ -225,13 +259,14 @@ fn look_at_send(shared: &Shared, call: &Notification) -> Result<Option<i64>, Err
         return Err(Errno::AFNOSUPPORT);
     };
     if !shared.names.is_nameserver(to.address) {
-        return Err(Errno::ACCESS);
+        let may = shared.egress.datagram(to.address);
+        return if may { relay::send(shared, call, (inode, pair), family, to.address).map(Some) } else { Err(Errno::ACCESS) };
     }
     let asker = match pair {
-        Some(pair) => Asker::Pair(Arc::clone(&pair.here)),
-        None => Asker::Port { local: local_address(shared, inode, family)?, family, nameserver: to.address },
+        Some(pair) if pair.relay.is_none() => Asker::Pair(Arc::clone(&pair.here)),
+        _ => Asker::Port { local: local_address(shared, inode, family)?, family, nameserver: to.address },
     };
-    let message = read_message(caller, call)?;
+    let message = read_message(caller, call, LONGEST_QUERY)?;
     if !shared.waits(call.id) {
         return Err(Errno::INTR);
     }
@@ -240,9 +275,9 @@ fn look_at_send(shared: &Shared, call: &Notification) -> Result<Option<i64>, Err
     Ok(Some(length))
 }
 
-fn read_message(caller: Caller, call: &Notification) -> Result<Vec<u8>, Errno> {
+pub(super) fn read_message(caller: Caller, call: &Notification, longest: usize) -> Result<Vec<u8>, Errno> {
     let length = usize::try_from(call.arguments[2]).map_err(|_| Errno::MSGSIZE)?;
-    if length > LONGEST_QUERY {
+    if length > longest {
         return Err(Errno::MSGSIZE);
     }
     let mut message = vec![0; length];
@@ -267,7 +302,7 @@ fn share_port(socket: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// The address of a datagram socket, which is bound if it was not.
-fn local_address(shared: &Shared, inode: u64, family: Family) -> Result<SocketAddr, Errno> {
+pub(super) fn local_address(shared: &Shared, inode: u64, family: Family) -> Result<SocketAddr, Errno> {
     let any = match family {
         Family::V4 => SocketAddr::from(([0, 0, 0, 0], 0)),
         Family::V6 => SocketAddr::from(([0_u16; 8], 0)),
@@ -293,7 +328,7 @@ pub(super) fn look_like_internet(shared: &Arc<Shared>, call: &Notification) {
     let Some(pair) = pair.filter(|_| shared.abilities.waits_until_killed) else { return shared.let_through(call.id) };
     match i64::from(call.call) {
         libc::SYS_getsockname => name(shared, call, pair.local, pair.family),
-        libc::SYS_getpeername => name(shared, call, pair.nameserver, pair.family),
+        libc::SYS_getpeername => name(shared, call, pair.peer, pair.family),
         _ => receive(shared, *call, &pair),
     }
 }
@@ -342,6 +377,7 @@ fn receive(shared: &Arc<Shared>, call: Notification, pair: &Arc<Pair>) {
 }
 
 fn receive_now(call: Notification, pair: &Pair) -> Result<i64, Errno> {
+    pair.relay.as_ref().map_or(Ok(()), Relay::take_error)?;
     let caller = Caller { tid: call.tid };
     let [_, buffer, room, flags, address, length_at] = call.arguments;
     let flags = RecvFlags::from_bits_retain((flags & 0xffff_ffff) as u32);
@@ -350,7 +386,7 @@ fn receive_now(call: Notification, pair: &Pair) -> Result<i64, Errno> {
     let kept = flags & (RecvFlags::PEEK | RecvFlags::TRUNC);
     let (length, whole) = rustix::net::recv(&*pair.app, &mut message[..], kept | RecvFlags::DONTWAIT)?;
     caller.write(buffer, message.get(..length.min(room)).ok_or(Errno::FAULT)?)?;
-    write_address(caller, pair.nameserver, pair.family, address, length_at)?;
+    write_address(caller, pair.peer, pair.family, address, length_at)?;
     let told = if flags.contains(RecvFlags::TRUNC) { whole } else { length.min(room) };
     i64::try_from(told).map_err(|_| Errno::MSGSIZE)
 }

