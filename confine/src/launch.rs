@@ -20,6 +20,7 @@ use rustix::process::DumpableBehavior;
 use crate::bpf;
 use crate::domain;
 use crate::egress::Egress;
+use crate::limits;
 use crate::names::Names;
 use crate::privileges;
 use crate::probe::Probe;
@@ -162,10 +163,10 @@ pub fn launch(
     refuse_open_doors()?;
     let hidden = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     hidden.map_err(|errno| LaunchError::Restrict { step: "hiding the supervisor's memory", errno })?;
-    raise_descriptor_limit();
+    let limits = limits::raise();
     let landlock = probe.landlock.unwrap_or(0);
     let domain = domain::prepare(landlock).map_err(LaunchError::Landlock)?;
-    sys::seclude(&mut command, domain, landlock >= domain::QUIET);
+    sys::seclude(&mut command, domain, landlock >= domain::QUIET, limits);
 
     let restriction = Restriction::new(options, probe);
     let (listening, listener) = mpsc::channel();
@@ -259,12 +260,4 @@ fn refuse_open_doors() -> Result<(), LaunchError> {
         }
     }
     Ok(())
-}
-
-/// Sockets of the app are held here, too.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // With a lower one fewer are held; it does not fail for that.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }

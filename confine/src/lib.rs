@@ -26,6 +26,7 @@ mod established;
 mod supervisor;
 mod privileges;
 mod domain;
+mod limits;
 pub mod launch;
 #[allow(unsafe_code, reason = "the raw calls")]
 mod sys;

@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit};
 
 /// One call that waits for an answer.
 #[derive(Clone, Copy, Debug)]
@@ -221,10 +222,11 @@ pub(crate) fn drop_file_system_identity(user: u32, group: u32) {
     }
 }
 
-/// Has the command start with no descriptor beyond the first three, whatever this process has open by then; and in a Landlock
-/// domain of its own, if there is one.
-pub(crate) fn seclude(command: &mut Command, domain: Option<OwnedFd>, quiet: bool) {
+/// Has the command start with no descriptor beyond the first three, whatever this process has open by then; with these limits
+/// of descriptors, soft and hard; and in a Landlock domain of its own, if there is one.
+pub(crate) fn seclude(command: &mut Command, domain: Option<OwnedFd>, quiet: bool, limits: Rlimit) {
     let seclude = move || {
+        rustix::process::setrlimit(Resource::Nofile, limits)?;
         if let Some(domain) = &domain {
             enter_domain(domain.as_raw_fd(), quiet)?;
         }

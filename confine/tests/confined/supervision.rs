@@ -1,6 +1,6 @@
 //! Attempts on the supervisor itself, and what it can bear.
 
-use crate::yard::{Ground, confined, ground, is_possible};
+use crate::yard::{DESCRIPTORS, Ground, confined, ground, is_possible};
 
 #[test]
 fn test_16_signals_do_not_reach_the_supervisor() {
@@ -188,4 +188,24 @@ s = tcp(); s.connect(GOOD); print(greeting(s))
     let held: usize =
         ran.activity.split("held: ").nth(1).and_then(|rest| rest.split(',').next()?.parse().ok()).expect("a number");
     assert!(held <= 1024, "{ran:#?}");
+}
+
+/// The supervisor raises its own limit, and the app has the one that the supervisor was started with.
+#[test]
+fn the_app_has_the_limits_that_the_supervisor_was_started_with() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+import resource
+print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+line = [l for l in open("/proc/%s/limits" % os.environ["SUPERVISOR"]) if l.startswith("Max open files")][0]
+soft, hard = line.split()[3:5]
+print("supervisor", soft == hard, int(soft) > 2048)
+"#,
+    );
+    let soft = DESCRIPTORS.to_string();
+    assert!(ran.stdout.lines().any(|line| line.split(' ').next() == Some(&soft)), "{ran:#?}");
+    ran.went_well().said("supervisor True True");
 }

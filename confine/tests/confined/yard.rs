@@ -108,6 +108,9 @@ pub(crate) fn run_on(ground: Ground, confined: bool, command: &[&str]) -> Outcom
     }
     unshare.args(["--", "/usr/bin/python3"]).arg(shared().join("yard.py")).arg(&directory);
     unshare.args(privileges(ground)).env(GROUND, ground.name());
+    if confined {
+        unshare.args(["prlimit", &format!("--nofile={DESCRIPTORS}:")]);
+    }
     if confined && ground == Ground::Profile {
         unshare.arg("/usr/bin/python3").arg(shared().join("profile.py"));
     }
@@ -121,6 +124,9 @@ pub(crate) fn run_on(ground: Ground, confined: bool, command: &[&str]) -> Outcom
     let ran = unshare.current_dir(&directory).stdin(Stdio::null()).output().expect("unshare");
     outcome(&directory, confined, &ran)
 }
+
+/// The soft limit of descriptors that the supervisor is started with.
+pub(crate) const DESCRIPTORS: u32 = 2048;
 
 /// What is around the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
