@@ -134,6 +134,36 @@ impl Caller {
         theirs.is_ok_and(|theirs| ours.is_ok_and(|ours| ours == theirs))
     }
 
+    /// The text that a pointer means, up to its end: at most so many bytes with the end.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); NAMETOOLONG.
+    pub(crate) fn read_text(self, pointer: u64, longest: usize) -> Result<Vec<u8>, Errno> {
+        // What comes behind it may not be there: pages are read one by one.
+        const PAGE: u64 = 4096;
+        const AT_ONCE: u64 = 256;
+        let mut text = Vec::new();
+        let mut from = pointer;
+        while text.len() < longest {
+            let length = AT_ONCE.min(PAGE - from % PAGE);
+            let mut bytes = [0; AT_ONCE as usize];
+            let bytes = bytes.get_mut(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
+            self.read(from, bytes)?;
+            let end = bytes.iter().position(|byte| *byte == 0);
+            text.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
+            if end.is_some() && text.len() < longest {
+                return Ok(text);
+            }
+            from = from.checked_add(length).ok_or(Errno::FAULT)?;
+        }
+        Err(Errno::NAMETOOLONG)
+    }
+
+    /// Its process.
+    pub(crate) fn pid(self) -> Option<u32> {
+        self.status()?.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+    }
+
     /// Who it is.
     pub(crate) fn process(self) -> Option<Process> {
         let status = self.status()?;

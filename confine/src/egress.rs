@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::caller::Process;
+use crate::exec::Execution;
 use crate::supervisor::connect::Attempt;
 
 /// Decides what leaves.
@@ -22,6 +23,12 @@ pub trait Egress: Send + Sync + 'static {
         let _ = destination;
         false
     }
+
+    /// A process is about to execute something; with a list that is enforced, something that is not on it. Nothing can be done
+    /// about it here, and the process waits for the return.
+    fn executes(&self, execution: Execution) {
+        let _ = execution;
+    }
 }
 
 impl<E: Egress> Egress for Arc<E> {
@@ -31,6 +38,10 @@ impl<E: Egress> Egress for Arc<E> {
 
     fn datagram(&self, destination: SocketAddr) -> bool {
         self.as_ref().datagram(destination)
+    }
+
+    fn executes(&self, execution: Execution) {
+        self.as_ref().executes(execution);
     }
 }
 

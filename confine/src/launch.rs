@@ -7,9 +7,10 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
@@ -20,20 +21,24 @@ use rustix::process::DumpableBehavior;
 use crate::bpf;
 use crate::domain;
 use crate::egress::Egress;
+use crate::exec::{self, ExecError, ExecList, Execution, Listed};
 use crate::limits;
 use crate::names::Names;
 use crate::privileges;
 use crate::probe::Probe;
 use crate::rules::{self, Setting};
 use crate::status::Status;
+use crate::supervisor::execution::Watch;
 use crate::supervisor::{self, Abilities, Shared};
 use crate::sys::{self, Listening};
 
 /// What is wanted beyond the confinement itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// The app can't make new namespaces. It costs some programs their own sandboxes.
     pub no_namespaces: bool,
+    /// What may be executed; without a list, everything, and nothing of it is told.
+    pub exec: Option<ExecList>,
 }
 
 /// Why nothing was started.
@@ -55,6 +60,8 @@ pub enum LaunchError {
     },
     /// Landlock said yes when it was asked and no when it was used.
     Landlock(landlock::RulesetError),
+    /// The list of what may be executed can't be used, or does not have the command.
+    Exec(ExecError),
     /// No thread could be started.
     Thread(io::Error),
     /// The command itself could not be started.
@@ -73,6 +80,7 @@ impl fmt::Display for LaunchError {
             }
             LaunchError::Restrict { step, errno } => write!(f, "the app can't be confined: {step}: {errno}"),
             LaunchError::Landlock(error) => write!(f, "the app can't be confined: Landlock: {error}"),
+            LaunchError::Exec(error) => write!(f, "the app can't be started: {error}"),
             LaunchError::Thread(error) => write!(f, "no thread to confine the app: {error}"),
             LaunchError::Command(error) => write!(f, "the app can't be started: {error}"),
         }
@@ -83,6 +91,7 @@ impl std::error::Error for LaunchError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             LaunchError::Landlock(error) => Some(error),
+            LaunchError::Exec(error) => Some(error),
             LaunchError::Thread(error) | LaunchError::Command(error) => Some(error),
             _ => None,
         }
@@ -161,14 +170,17 @@ pub fn launch(
         return Err(LaunchError::CannotConfine(status));
     }
     refuse_open_doors()?;
+    let watch = options.exec.as_ref().map(|list| watch(list, &command, probe)).transpose().map_err(LaunchError::Exec)?;
     let hidden = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     hidden.map_err(|errno| LaunchError::Restrict { step: "hiding the supervisor's memory", errno })?;
     let limits = limits::raise();
     let landlock = probe.landlock.unwrap_or(0);
-    let domain = domain::prepare(landlock).map_err(LaunchError::Landlock)?;
+    let domain = prepare_domain(landlock, watch.as_ref())?;
     sys::seclude(&mut command, domain, landlock >= domain::QUIET, limits);
 
-    let restriction = Restriction::new(options, probe);
+    let restriction = Restriction::new(&options, probe);
+    let program = PathBuf::from(command.get_program());
+    let resolved = exec::find(&command).and_then(|found| std::fs::canonicalize(found).ok());
     let (listening, listener) = mpsc::channel();
     let (begin, begun) = mpsc::channel();
     let (started, child) = mpsc::channel();
@@ -188,17 +200,48 @@ pub fn launch(
     thread::Builder::new().name("confine-launch".into()).spawn(launcher).map_err(LaunchError::Thread)?;
     let nothing = || LaunchError::Restrict { step: "its thread", errno: Errno::CANCELED };
     let (listener, abilities, tid) = listener.recv().unwrap_or_else(|_| Err(nothing()))?;
-    let shared = Shared::new(listener, Box::new(egress), Box::new(names), abilities);
+    let shared = Shared::new(listener, Box::new(egress), Box::new(names), watch, abilities);
     let shared = Arc::new(shared.map_err(|errno| LaunchError::Restrict { step: "its sockets", errno })?);
     supervisor::start(&shared).map_err(LaunchError::Thread)?;
     shared.stop_at_calls_of(tid);
     let _ = begin.send(());
     match child.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())) {
-        Ok(child) => Ok(Confined { child, shared, goodbyes }),
+        Ok(child) => {
+            tell_of_the_command(&shared, child.id(), program, resolved);
+            Ok(Confined { child, shared, goodbyes })
+        }
         Err(error) => {
             finish(&shared, &goodbyes);
             Err(LaunchError::Command(error))
         }
+    }
+}
+
+/// What executions are held against.
+fn watch(list: &ExecList, command: &Command, probe: &Probe) -> Result<Watch, ExecError> {
+    let listed = Listed::new(list)?;
+    if list.enforce {
+        let version = probe.landlock.map_err(ExecError::NoLandlock)?;
+        if version < domain::EXECUTE {
+            return Err(ExecError::NoLandlock(Errno::NOSYS));
+        }
+        listed.check(command)?;
+    }
+    Ok(Watch { listed, enforce: list.enforce, seals: probe.sealed_memory.is_ok(), started: AtomicBool::new(false) })
+}
+
+fn prepare_domain(landlock: u32, watch: Option<&Watch>) -> Result<Option<OwnedFd>, LaunchError> {
+    let executable = watch.filter(|watch| watch.enforce).map(|watch| watch.listed.executables()).transpose();
+    domain::prepare(landlock, executable.map_err(LaunchError::Exec)?.as_deref()).map_err(LaunchError::Landlock)
+}
+
+/// The first execution is that of a copy of this process, which can't be looked at; so what is known of it is told here.
+fn tell_of_the_command(shared: &Shared, pid: u32, program: PathBuf, resolved: Option<PathBuf>) {
+    let Some(watch) = &shared.watch else { return };
+    watch.started.store(true, Ordering::Release);
+    let listed = resolved.as_deref().is_some_and(|resolved| watch.listed.has(resolved));
+    if !watch.enforce {
+        shared.egress.executes(Execution { pid, path: Some(program), resolved, listed });
     }
 }
 
@@ -214,7 +257,7 @@ struct Restriction {
 type Restricted = (OwnedFd, Abilities, u32);
 
 impl Restriction {
-    fn new(options: Options, probe: &Probe) -> Self {
+    fn new(options: &Options, probe: &Probe) -> Self {
         let landlock = probe.landlock.unwrap_or(0);
         let has_scopes = landlock >= domain::SCOPES;
         Restriction {
@@ -222,6 +265,8 @@ impl Restriction {
                 guarded_pid: (!has_scopes).then(std::process::id),
                 no_namespaces: options.no_namespaces,
                 unix_is_born: landlock < domain::CONNECT,
+                executions_are_told: options.exec.is_some(),
+                memory_is_sealed: options.exec.as_ref().is_some_and(|list| list.enforce),
             },
             wakes_in_step: probe.wake_in_step.is_ok(),
             listening: if probe.until_killed.is_ok() { Listening::UntilKilled } else { Listening::Yes },

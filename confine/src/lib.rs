@@ -3,7 +3,7 @@
 //!
 //! In reading order: [`rules`] says which system calls are asked about and which are refused, each with its reason, and a
 //! filter is made of them; [`probe`] tries what the kernel and the container's profile allow, and [`status`] says what
-//! holds by that; [`egress`] is the question that somebody else answers, and [`names`] another; the supervisor answers the app's calls with sockets
+//! holds by that; [`egress`] is the question that somebody else answers, and [`names`] another; [`exec`] says what may be executed; the supervisor answers the app's calls with sockets
 //! that it makes itself; [`launch`] starts the app.
 //!
 //! Who may connect where is not known here. What is refused, and what is not understood, fails closed: with the supervisor
@@ -17,6 +17,7 @@ pub mod probe;
 pub mod status;
 pub mod egress;
 pub mod names;
+pub mod exec;
 mod address;
 mod identity;
 mod resolve;
@@ -33,6 +34,7 @@ mod sys;
 
 pub use caller::Process;
 pub use egress::{Egress, Reply, Request};
+pub use exec::{ExecError, ExecList, Execution};
 pub use launch::{Confined, LaunchError, Options, launch};
 pub use names::{Answer, Names, NoNames, Query, harmless_query};
 pub use probe::{Probe, probe};

@@ -6,6 +6,7 @@
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, SocketFlags};
 use rustix::process::DumpableBehavior;
@@ -38,6 +39,8 @@ pub struct Probe {
     pub landlock: Result<u32, Errno>,
     /// Datagram sockets that can only receive.
     pub receive_only: Result<(), Errno>,
+    /// Files in memory that can't be executed (Linux 6.3).
+    pub sealed_memory: Result<(), Errno>,
     /// The signal that ended the child before it was done.
     pub killed: Option<i32>,
 }
@@ -72,9 +75,11 @@ fn try_all(report: &mut impl Write) -> std::io::Result<()> {
     tell("memory", memory)?;
     try_notifications(&mut tell)?;
     match sys::landlock_version() {
-        Ok(version) => writeln!(report, "landlock -{version}"),
-        Err(errno) => writeln!(report, "landlock {}", errno.raw_os_error()),
+        Ok(version) => writeln!(report, "landlock -{version}")?,
+        Err(errno) => writeln!(report, "landlock {}", errno.raw_os_error())?,
     }
+    let sealed = rustix::fs::memfd_create("probe", MemfdFlags::NOEXEC_SEAL | MemfdFlags::CLOEXEC);
+    writeln!(report, "sealed_memory {}", sealed.err().map_or(0, Errno::raw_os_error))
 }
 
 fn try_receive_only() -> Result<(), Errno> {
@@ -167,6 +172,7 @@ fn read_report(report: &str, killed: Option<i32>) -> Probe {
         memory: found("memory"),
         landlock,
         receive_only: found("receive_only"),
+        sealed_memory: found("sealed_memory"),
         killed,
     }
 }

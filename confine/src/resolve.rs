@@ -60,6 +60,18 @@ impl Place {
         Ok(Place { from: root, path: inside.join(path), how: ResolveFlags::IN_ROOT, is_ours })
     }
 
+    /// A path below a descriptor of the caller (`dirfd` of execveat(2)).
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub(crate) fn at(caller: Caller, number: i32, path: &[u8]) -> Result<Self, Errno> {
+        if path.starts_with(b"/") || number == libc::AT_FDCWD {
+            return Self::of(caller, path);
+        }
+        let is_ours = is_our_root(&open(caller, "root")?);
+        Self::below(open(caller, &format!("fd/{number}"))?, Path::new(OsStr::from_bytes(path)), is_ours)
+    }
+
     /// A link to elsewhere would lead from the supervisor's root, so that it must be the caller's as well.
     fn below(from: OwnedFd, path: &Path, is_ours: bool) -> Result<Self, Errno> {
         let is_itself = path.as_os_str().is_empty();

@@ -63,6 +63,10 @@ pub struct Setting {
     pub no_namespaces: bool,
     /// Unix sockets are born in the supervisor, since nothing keeps a connect that goes on by itself from leading outside.
     pub unix_is_born: bool,
+    /// Executions are told.
+    pub executions_are_told: bool,
+    /// Files in memory can't be executed.
+    pub memory_is_sealed: bool,
 }
 
 const fn is(argument: u8, value: c_int) -> Condition {
@@ -95,6 +99,7 @@ pub fn rules(setting: &Setting) -> Vec<Rule> {
     rules.extend(traffic());
     rules.extend(options());
     rules.extend(refused());
+    rules.extend(executions(setting));
     if let Some(pid) = setting.guarded_pid {
         rules.extend(guard(pid));
     }
@@ -223,6 +228,20 @@ fn refused() -> Vec<Rule> {
         always(libc::SYS_perf_event_open, EPERM, "as bpf"),
         always(libc::SYS_setns, EPERM, "enters another network"),
     ]
+}
+
+/// What concerns a list of what may be executed.
+fn executions(setting: &Setting) -> Vec<Rule> {
+    const TOLD: &str = "it is told, and goes on";
+    const SEALED: &str = "a file in memory has no path that a list could have: the supervisor makes one that can't be executed";
+    let mut rules = Vec::new();
+    if setting.executions_are_told {
+        rules.extend([libc::SYS_execve, libc::SYS_execveat].map(|call| rule(call, &[], Action::Ask, TOLD)));
+    }
+    if setting.memory_is_sealed {
+        rules.push(rule(libc::SYS_memfd_create, &[], Action::Ask, SEALED));
+    }
+    rules
 }
 
 /// Signals to the supervisor where no Landlock scope stops them.

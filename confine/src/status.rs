@@ -4,6 +4,8 @@ use std::fmt;
 
 use rustix::io::Errno;
 
+use crate::exec::ExecList;
+use crate::launch::Options;
 use crate::probe::Probe;
 
 /// How much of a layer holds.
@@ -60,6 +62,14 @@ impl Status {
                 speed(probe),
             ],
         }
+    }
+
+    /// The same, with what is wanted beyond the confinement itself.
+    #[must_use]
+    pub fn with(probe: &Probe, options: &Options) -> Self {
+        let mut status = Self::of(probe);
+        status.layers.extend(options.exec.as_ref().map(|list| executions(probe, list)));
+        status
     }
 
     /// Whether nothing can leave but through the egress.
@@ -148,6 +158,20 @@ fn speed(probe: &Probe) -> Layer {
     match (probe.wake_in_step, probe.answer_with_descriptor) {
         (Ok(()), Ok(())) => layer("speed", Level::Full, "caller and supervisor take turns on one CPU"),
         _ => layer("speed", Level::Partial, "each connect takes a few tens of microseconds more (Linux 6.6 is faster)"),
+    }
+}
+
+fn executions(probe: &Probe, list: &ExecList) -> Layer {
+    const ENFORCED: &str = "Landlock refuses what is not on the list; loaders and interpreters that are run what they are told";
+    let name = "exec";
+    match (list.enforce, probe.landlock, probe.sealed_memory) {
+        (false, _, _) => layer(name, Level::Partial, "executions are told and not refused; a race can fool who tells"),
+        (true, Err(errno), _) => layer(name, Level::None, format!("no Landlock ({errno}): executions can only be told")),
+        (true, Ok(1), _) => {
+            layer(name, Level::Partial, format!("{ENFORCED}; files can't be moved between directories (Linux 5.19)"))
+        }
+        (true, Ok(_), Err(_)) => layer(name, Level::Partial, format!("{ENFORCED}; the app gets no files in memory (Linux 6.3)")),
+        (true, Ok(_), Ok(())) => layer(name, Level::Full, ENFORCED),
     }
 }
 

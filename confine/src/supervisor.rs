@@ -8,6 +8,7 @@
 pub(crate) mod birth;
 pub(crate) mod connect;
 pub(crate) mod datagram;
+pub(crate) mod execution;
 mod relay;
 pub(crate) mod unix;
 
@@ -28,6 +29,7 @@ use crate::names::Names;
 use crate::sockets::{Kind, Sockets};
 use crate::sys::{self, Notification};
 use datagram::Pairs;
+use execution::Watch;
 use unix::held::HeldUnix;
 
 /// What the kernel can do for the supervisor; what it can't is done in more steps.
@@ -53,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) pairs: Pairs,
     pub(crate) egress: Box<dyn Egress>,
     pub(crate) names: Box<dyn Names>,
+    /// If there is a list of what may be executed.
+    pub(crate) watch: Option<Watch>,
     pub(crate) abilities: Abilities,
     /// Attempts without an answer.
     pub(crate) pending: AtomicUsize,
@@ -88,6 +92,7 @@ impl Shared {
         listener: OwnedFd,
         egress: Box<dyn Egress>,
         names: Box<dyn Names>,
+        watch: Option<Watch>,
         abilities: Abilities,
     ) -> Result<Self, Errno> {
         Ok(Shared {
@@ -97,6 +102,7 @@ impl Shared {
             pairs: Pairs::new()?,
             egress,
             names,
+            watch,
             abilities,
             pending: AtomicUsize::new(0),
             slow: AtomicUsize::new(0),
@@ -225,6 +231,9 @@ fn nobody_left(shared: &Shared) -> bool {
 }
 
 fn handle(shared: &Arc<Shared>, call: &Notification) {
+    if matches!(i64::from(call.call), libc::SYS_execve | libc::SYS_execveat) {
+        return execution::tell(shared, call);
+    }
     // A thread without a number here can't be looked at.
     if call.tid == 0 {
         shared.answer(call.id, Err(Errno::ACCESS));
@@ -234,6 +243,7 @@ fn handle(shared: &Arc<Shared>, call: &Notification) {
         libc::SYS_connect => connect::handle(shared, call),
         libc::SYS_socket => birth::handle(shared, call),
         libc::SYS_bind | libc::SYS_listen => let_go(shared, call),
+        libc::SYS_memfd_create => execution::make_memory(shared, call),
         libc::SYS_sendto => datagram::send(shared, call),
         libc::SYS_recvfrom | libc::SYS_getsockname | libc::SYS_getpeername => datagram::look_like_internet(shared, call),
         _ => {

@@ -38,8 +38,14 @@ fn run(program: &[sock_filter], architecture: u32, call: u32, arguments: [u64; 6
 }
 
 const SETTINGS: [Setting; 2] = [
-    Setting { guarded_pid: None, no_namespaces: false, unix_is_born: false },
-    Setting { guarded_pid: Some(4711), no_namespaces: true, unix_is_born: true },
+    Setting { guarded_pid: None, no_namespaces: false, unix_is_born: false, executions_are_told: false, memory_is_sealed: false },
+    Setting {
+        guarded_pid: Some(4711),
+        no_namespaces: true,
+        unix_is_born: true,
+        executions_are_told: true,
+        memory_is_sealed: true,
+    },
 ];
 
 #[test]

@@ -79,3 +79,16 @@ fn a_process_is_known_by_its_number_executable_and_user() {
     assert_eq!(process.exe, std::env::current_exe().ok());
     assert_eq!(process.uid, rustix::process::geteuid().as_raw());
 }
+
+#[test]
+fn text_is_read_up_to_its_end() {
+    let long = [b'x'; 5000].into_iter().chain([0]).collect::<Vec<u8>>();
+    let at = |bytes: &[u8]| bytes.as_ptr() as u64;
+    assert_eq!(this().read_text(at(b"text\0more"), 100), Ok(b"text".to_vec()));
+    assert_eq!(this().read_text(at(b"text\0more"), 5), Ok(b"text".to_vec()));
+    assert_eq!(this().read_text(at(b"text\0more"), 4), Err(Errno::NAMETOOLONG));
+    assert_eq!(this().read_text(at(&long), 5001), Ok(long[..5000].to_vec()));
+    assert_eq!(this().read_text(at(&long), 5000), Err(Errno::NAMETOOLONG));
+    assert_eq!(this().read_text(8, 100), Err(Errno::FAULT));
+    assert_eq!(this().read_text(u64::MAX, 100), Err(Errno::FAULT));
+}

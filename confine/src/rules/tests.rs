@@ -12,7 +12,13 @@ pub(crate) fn decide(rules: &[Rule], call: u32, arguments: [u64; 6]) -> Action {
     rules.iter().find(|rule| rule.call == call && rule.when.iter().all(holds)).map_or(Action::Allow, |rule| rule.then)
 }
 
-const ALL: Setting = Setting { guarded_pid: Some(4711), no_namespaces: true, unix_is_born: true };
+const ALL: Setting = Setting {
+    guarded_pid: Some(4711),
+    no_namespaces: true,
+    unix_is_born: true,
+    executions_are_told: true,
+    memory_is_sealed: true,
+};
 
 fn decided(call: c_long, arguments: &[u64]) -> Action {
     let mut six = [0; 6];
@@ -54,9 +60,24 @@ fn tcp_and_udp_sockets_are_asked_about_and_no_others_exist() {
 
 #[test]
 fn unix_sockets_are_the_apps_own_where_they_may_be() {
-    let none = rules(&Setting { guarded_pid: None, no_namespaces: false, unix_is_born: false });
+    let none = rules(&Setting {
+        guarded_pid: None,
+        no_namespaces: false,
+        unix_is_born: false,
+        executions_are_told: false,
+        memory_is_sealed: false,
+    });
     assert_eq!(decide(&none, u32::try_from(libc::SYS_socket).unwrap(), [1, 1, 0, 0, 0, 0]), Action::Allow);
     assert_eq!(decided(libc::SYS_socketpair, &[1, 1, 0]), Action::Allow);
+}
+
+#[test]
+fn executions_go_on_and_are_asked_about_only_with_a_list() {
+    let none = Setting { executions_are_told: false, memory_is_sealed: false, ..ALL };
+    for call in [libc::SYS_execve, libc::SYS_execveat, libc::SYS_memfd_create] {
+        assert_eq!(decided(call, &[]), Action::Ask);
+        assert_eq!(decide(&rules(&none), u32::try_from(call).unwrap(), [0; 6]), Action::Allow);
+    }
 }
 
 #[test]
@@ -90,6 +111,12 @@ fn only_the_supervisor_is_guarded() {
     assert_eq!(decided(libc::SYS_kill, &[4711, 9]), Action::Fail(libc::EPERM));
     assert_eq!(decided(libc::SYS_kill, &[u64::from(4711_u32.wrapping_neg()), 9]), Action::Fail(libc::EPERM));
     assert_eq!(decided(libc::SYS_kill, &[4712, 9]), Action::Allow);
-    let none = rules(&Setting { guarded_pid: None, no_namespaces: false, unix_is_born: false });
+    let none = rules(&Setting {
+        guarded_pid: None,
+        no_namespaces: false,
+        unix_is_born: false,
+        executions_are_told: false,
+        memory_is_sealed: false,
+    });
     assert_eq!(decide(&none, u32::try_from(libc::SYS_kill).unwrap(), [4711, 9, 0, 0, 0, 0]), Action::Allow);
 }

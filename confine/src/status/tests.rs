@@ -11,6 +11,7 @@ fn everything() -> Probe {
         memory: Ok(()),
         landlock: Ok(7),
         receive_only: Ok(()),
+        sealed_memory: Ok(()),
         killed: None,
     }
 }
@@ -55,4 +56,18 @@ fn older_kernels_confine_with_less() {
     }
     assert_eq!(level(&Probe { landlock: Ok(5), ..everything() }, "landlock-connect"), Level::Full);
     assert_eq!(level(&Probe { landlock: Ok(5), ..everything() }, "landlock-scopes"), Level::Partial);
+}
+
+#[test]
+fn a_list_is_a_layer_of_its_own() {
+    let with = |probe: &Probe, enforce| {
+        let options = Options { exec: Some(ExecList { enforce, paths: Vec::new() }), ..Options::default() };
+        Status::with(probe, &options).layers.last().map(|layer| (layer.name, layer.level)).unwrap()
+    };
+    assert_eq!(with(&everything(), true), ("exec", Level::Full));
+    assert_eq!(with(&everything(), false), ("exec", Level::Partial));
+    assert_eq!(with(&Probe { landlock: Ok(1), ..everything() }, true), ("exec", Level::Partial));
+    assert_eq!(with(&Probe { sealed_memory: Err(Errno::INVAL), ..everything() }, true), ("exec", Level::Partial));
+    assert_eq!(with(&Probe { landlock: Err(Errno::NOSYS), ..everything() }, true), ("exec", Level::None));
+    assert_eq!(Status::with(&everything(), &Options::default()), Status::of(&everything()));
 }

@@ -17,7 +17,18 @@ fn all_again_as_root() {
 /// Without Landlock and without waiting for fatal signals only. What those are needed for is not asked of it.
 #[test]
 fn all_again_on_an_old_kernel() {
-    all_again("old", &["netlink", "test_31_the_c_library", "looks_like", "that_stand_for", "other_resolvers", "do_not_reach"]);
+    all_again(
+        "old",
+        &[
+            "netlink",
+            "test_31_the_c_library",
+            "looks_like",
+            "that_stand_for",
+            "other_resolvers",
+            "do_not_reach",
+            "test_35_enforced",
+        ],
+    );
 }
 
 /// What gosu and su-exec do: the supervisor is root, and the app is not any more.

@@ -4,6 +4,7 @@
 mod bypasses;
 mod connects;
 mod datagrams;
+mod executions;
 mod grounds;
 mod names;
 mod races;

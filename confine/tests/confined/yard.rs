@@ -12,7 +12,9 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use egret_confine::{Answer, Egress, Errno, Names, Options, Query, Reply, Request, harmless_query, launch, probe};
+use egret_confine::{
+    Answer, Egress, Errno, ExecList, Execution, Names, Options, Query, Reply, Request, harmless_query, launch, probe,
+};
 
 /// Says to the re-executed test binary where its directory is.
 const YARD: &str = "CONFINE_YARD";
@@ -34,6 +36,8 @@ pub(crate) struct Outcome {
     pub(crate) asked: Vec<String>,
     /// What the supervisor said about itself at the end.
     pub(crate) activity: String,
+    /// Why there was nothing to supervise.
+    pub(crate) failed: String,
     /// Names that reached the nameserver that there really is.
     pub(crate) heard: Vec<String>,
     directory: PathBuf,
@@ -80,6 +84,13 @@ pub(crate) fn confined(python: &str) -> Outcome {
     run(true, &["/usr/bin/python3", "-c", &with_prelude(python)])
 }
 
+/// Runs a Python program confined, with a list of what may be executed: whether it is enforced, and its paths. There is a
+/// directory `tools` with a few programs.
+pub(crate) fn confined_with_list(enforce: bool, paths: &[&str], command: &[&str]) -> Outcome {
+    let list = [if enforce { "enforce" } else { "audit" }].iter().chain(paths).map(|line| format!("{line}\n")).collect();
+    run_with(ground(), true, Some(list), command)
+}
+
 /// The same with nobody between: what it shows is that the attempt would have worked, and that the tap sees it.
 pub(crate) fn unconfined(python: &str) -> Outcome {
     run(false, &["/usr/bin/python3", "-c", &with_prelude(python)])
@@ -97,10 +108,18 @@ pub(crate) fn run(confined: bool, command: &[&str]) -> Outcome {
 
 /// The same on this ground.
 pub(crate) fn run_on(ground: Ground, confined: bool, command: &[&str]) -> Outcome {
+    run_with(ground, confined, None, command)
+}
+
+fn run_with(ground: Ground, confined: bool, list: Option<String>, command: &[&str]) -> Outcome {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let directory = shared().join(format!("yard-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
     fs::create_dir(&directory).expect("a directory");
     open_to_all(&directory, 0o777);
+    if let Some(list) = list {
+        fs::write(directory.join("exec"), list).expect("a file");
+        lay_out_tools(&directory);
+    }
     let mut unshare = Command::new("unshare");
     unshare.args(["--net", "--mount"]);
     if !is_root() {
@@ -127,6 +146,18 @@ pub(crate) fn run_on(ground: Ground, confined: bool, command: &[&str]) -> Outcom
 
 /// The soft limit of descriptors that the supervisor is started with.
 pub(crate) const DESCRIPTORS: u32 = 2048;
+
+/// A program, and a script for each of two interpreters.
+fn lay_out_tools(directory: &Path) {
+    let tools = directory.join("tools");
+    fs::create_dir(&tools).expect("a directory");
+    open_to_all(&tools, 0o777);
+    fs::copy("/usr/bin/true", tools.join("true")).expect("a copy");
+    for (name, interpreter) in [("script", "/bin/sh"), ("other", "/usr/bin/env sh")] {
+        fs::write(tools.join(name), format!("#!{interpreter}\necho it ran\n")).expect("a file");
+        open_to_all(&tools.join(name), 0o755);
+    }
+}
 
 /// What is around the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,6 +248,7 @@ fn outcome(directory: &Path, confined: bool, ran: &std::process::Output) -> Outc
         leaks: lines("leaks"),
         asked: lines("asked"),
         activity: read("activity"),
+        failed: read("failed"),
         heard: lines("heard"),
         directory: directory.to_owned(),
     }
@@ -229,7 +261,7 @@ pub(crate) fn is_root() -> bool {
     })
 }
 
-fn with_prelude(python: &str) -> String {
+pub(crate) fn with_prelude(python: &str) -> String {
     format!("{}\n{python}", include_str!("prelude.py"))
 }
 
@@ -360,6 +392,13 @@ impl Egress for Recorder {
         }
     }
 
+    fn executes(&self, execution: Execution) {
+        let shown = |path: Option<PathBuf>| path.map_or("?".to_owned(), |path| path.display().to_string());
+        let listed = if execution.listed { "listed" } else { "unlisted" };
+        let line = format!("executes {listed} {} {}\n", shown(execution.path), shown(execution.resolved));
+        self.asked.lock().expect("a lock").write_all(line.as_bytes()).expect("a record");
+    }
+
     fn datagram(&self, destination: SocketAddr) -> bool {
         let may = destination.ip().is_loopback() && destination.port() != DISCARD;
         let line = format!("{} {destination}\n", if may { "datagram" } else { "nodatagram" });
@@ -460,6 +499,13 @@ fn greet(mut stream: TcpStream, introductions: &Introductions) {
     }
 }
 
+fn read_list(directory: &Path) -> Option<ExecList> {
+    let list = fs::read_to_string(directory.join("exec")).ok()?;
+    let mut lines = list.lines();
+    let enforce = lines.next() == Some("enforce");
+    Some(ExecList { enforce, paths: lines.map(PathBuf::from).collect() })
+}
+
 /// The supervisor's own process: what each test runs this binary for.
 pub(crate) fn supervise() {
     let Some(directory) = std::env::var_os(YARD).map(PathBuf::from) else { return };
@@ -489,7 +535,11 @@ pub(crate) fn supervise() {
         found.answer_with_descriptor = Err(Errno::INVAL);
         found.landlock = Err(Errno::NOSYS);
     }
-    let mut confined = launch(command, Options::default(), &found, recorder, book).expect("a launch");
+    let options = Options { exec: read_list(&directory), ..Options::default() };
+    let mut confined = match launch(command, options, &found, recorder, book) {
+        Ok(confined) => confined,
+        Err(error) => return fs::write(directory.join("failed"), error.to_string()).expect("a file"),
+    };
     let status = confined.child.wait().expect("an end");
     use std::os::unix::process::ExitStatusExt;
     let code = status.code().unwrap_or_else(|| -status.signal().unwrap_or(0));
