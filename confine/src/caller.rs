@@ -3,15 +3,23 @@
 //! A thread's number may go to another thread once the call has ended. So everything learnt here counts only if the call is
 //! found to wait afterwards; that is for whoever uses it.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
+use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat_raw};
 use rustix::io::Errno;
+use rustix::path::DecInt;
 
 use crate::address::{self, Address, Family};
 use crate::sys;
+
+/// Room for the name of a socket, which is `socket:[` and an inode.
+const LONGEST_LINK: usize = 48;
 
 /// A thread that made a call.
 #[derive(Clone, Copy, Debug)]
@@ -92,11 +100,35 @@ impl Caller {
     /// # Errors
     /// BADF, NOTSOCK as connect(2); ACCESS if nobody may look.
     pub(crate) fn socket(self, number: i32) -> Result<u64, Errno> {
+        if let Some(inode) = self.socket_by_folder(number) {
+            return Ok(inode);
+        }
         let link = self.look(|| fs::read_link(format!("/proc/{}/fd/{number}", self.tid)));
         let link = link.map_err(|errno| if errno == Errno::NOENT { Errno::BADF } else { errno })?;
-        // Names of files start with a slash, so that none of them reads like this.
-        let inode = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
-        inode.ok_or(Errno::NOTSOCK)
+        link.to_str().and_then(socket_inode).ok_or(Errno::NOTSOCK)
+    }
+
+    /// The same through the folder of the last caller, which is mostly this one, too. A folder is that of one thread and no other,
+    /// whoever gets its number later; so what is found there is right, and what is not found is looked for again.
+    fn socket_by_folder(self, number: i32) -> Option<u64> {
+        thread_local! {
+            static LAST: RefCell<Option<(u32, OwnedFd)>> = const { RefCell::new(None) };
+        }
+        LAST.with_borrow_mut(|last| {
+            if last.as_ref().is_none_or(|(tid, _)| *tid != self.tid) {
+                let path = format!("/proc/{}/fd", self.tid);
+                let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                *last = Some((self.tid, openat(CWD, path, folder, Mode::empty()).ok()?));
+            }
+            let (_, folder) = last.as_ref()?;
+            let mut link = [MaybeUninit::uninit(); LONGEST_LINK];
+            let found = readlinkat_raw(folder, DecInt::new(number).as_c_str(), &mut link);
+            let inode = found.ok().and_then(|(link, _)| socket_inode(std::str::from_utf8(link).ok()?));
+            if inode.is_none() {
+                *last = None;
+            }
+            inode
+        })
     }
 
     /// What kind of socket it is (`system.sockprotoname`, the one thing that sockfs tells of a socket that is not one's own).
@@ -194,6 +226,11 @@ impl Caller {
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(|_| Errno::ACCESS)?;
         seen.map_err(|error| errno(&error))
     }
+}
+
+/// Names of files start with a slash, so that none of them reads like this.
+fn socket_inode(link: &str) -> Option<u64> {
+    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 fn errno(error: &std::io::Error) -> Errno {
