@@ -108,8 +108,8 @@ impl Caller {
         link.to_str().and_then(socket_inode).ok_or(Errno::NOTSOCK)
     }
 
-    /// The same through the folder of the last caller, which is mostly this one, too. A folder is that of one thread and no other,
-    /// whoever gets its number later; so what is found there is right, and what is not found is looked for again.
+    /// The same through the folder of the last caller, which is mostly this one, too. A folder is that of one thread, whoever gets
+    /// its number later; so what is found there is right, and what is not found is looked for again.
     fn socket_by_folder(self, number: i32) -> Option<u64> {
         thread_local! {
             static LAST: RefCell<Option<(u32, OwnedFd)>> = const { RefCell::new(None) };

@@ -1,5 +1,5 @@
-//! The Landlock domain that the app lives in: it may connect no TCP socket itself, signal nobody outside, and, if there is a list,
-//! execute nothing else.
+//! The Landlock domain that the app lives in: it may connect no TCP socket itself, signal nobody outside, and execute nothing but
+//! what is on a list, if there is one.
 //!
 //! Only the app enters it, between fork and exec. A thread of the supervisor must not: whoever lives in the same domain may signal
 //! it, and a signal that kills a thread kills its process.

@@ -12,6 +12,8 @@
 //! is put into a listed directory is. Whoever has a list can't mount anything, and before Linux 5.19 can't rename or link files
 //! from one directory to another.
 //!
+//! With a list of either kind executions are asked about, so that none succeeds once the supervisor has gone.
+//!
 //! Not enforced, it restricts nothing: executions are told and go on ([`Egress::executes`](crate::Egress::executes)).
 
 mod elf;

@@ -3,8 +3,8 @@
 //!
 //! In reading order: [`rules`] says which system calls are asked about and which are refused, each with its reason, and a
 //! filter is made of them; [`probe`] tries what the kernel and the container's profile allow, and [`status`] says what
-//! holds by that; [`egress`] is the question that somebody else answers, and [`names`] another; [`exec`] says what may be executed; the supervisor answers the app's calls with sockets
-//! that it makes itself; [`launch`] starts the app.
+//! holds by that; [`egress`] is the question that somebody else answers, and [`names`] another; [`exec`] says what may be
+//! executed; the supervisor answers the app's calls with sockets that it makes itself; [`launch`] starts the app.
 //!
 //! Who may connect where is not known here. What is refused, and what is not understood, fails closed: with the supervisor
 //! gone, no socket can be made or connected any more.
