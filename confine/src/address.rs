@@ -85,6 +85,39 @@ fn parse_v6(bytes: &[u8]) -> Result<Address, Errno> {
     Ok(Address::Internet(Destination { address, family: Family::V6 }))
 }
 
+/// Reads an address of this many bytes that a socket of this family is to be bound to.
+///
+/// # Errors
+/// INVAL: too short; AFNOSUPPORT: of another family; ADDRNOTAVAIL: one that has a meaning on one device only.
+pub(crate) fn parse_local(bytes: &[u8], family: Family) -> Result<SocketAddr, Errno> {
+    let written = i32::from(u16::from_ne_bytes(array(bytes, 0)?));
+    match family {
+        Family::V4 => {
+            let bytes = bytes.get(..IPV4_LENGTH).ok_or(Errno::INVAL)?;
+            let address = Ipv4Addr::from(array::<4>(bytes, 4)?);
+            // No family at all goes for the unspecified address (`__inet_bind` of the kernel).
+            let is_v4 = written == libc::AF_INET || written == libc::AF_UNSPEC && address.is_unspecified();
+            let address = SocketAddr::V4(SocketAddrV4::new(address, port(bytes)?));
+            is_v4.then_some(address).ok_or(Errno::AFNOSUPPORT)
+        }
+        Family::V6 => {
+            let bytes = bytes.get(..IPV6_SHORTEST).ok_or(Errno::INVAL)?;
+            let address = Ipv6Addr::from(array::<16>(bytes, 8)?);
+            match written {
+                libc::AF_INET6 if needs_device(address) => Err(Errno::ADDRNOTAVAIL),
+                libc::AF_INET6 => Ok(SocketAddr::V6(SocketAddrV6::new(address, port(bytes)?, 0, 0))),
+                _ => Err(Errno::AFNOSUPPORT),
+            }
+        }
+    }
+}
+
+/// Link-local addresses, and groups of one interface or link (`__ipv6_addr_needs_scope_id` of the kernel).
+fn needs_device(address: Ipv6Addr) -> bool {
+    let is_narrow_group = address.is_multicast() && address.octets()[1] & 0xf <= 2;
+    address.is_unicast_link_local() || is_narrow_group
+}
+
 /// Connecting to the unspecified address reaches this machine (ip(7)).
 fn reachable_v4(address: Ipv4Addr) -> Ipv4Addr {
     if address.is_unspecified() { Ipv4Addr::LOCALHOST } else { address }

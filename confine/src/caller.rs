@@ -4,12 +4,14 @@
 //! found to wait afterwards; that is for whoever uses it.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat_raw};
 use rustix::io::Errno;
@@ -22,10 +24,20 @@ use crate::sys;
 const LONGEST_LINK: usize = 48;
 
 /// A thread that made a call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Caller {
     pub(crate) tid: u32,
 }
+
+/// The memory of a caller: that of the process it was when it was opened, and of no other.
+#[derive(Debug)]
+pub(crate) struct Memory(File);
+
+/// How many threads are remembered with their processes.
+const MOST_KNOWN: usize = 4096;
+
+/// How many descriptors of one process are looked at.
+const MOST_DESCRIPTORS: usize = 4096;
 
 /// Who made a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +55,8 @@ pub struct Process {
 pub(crate) enum Protocol {
     Tcp(Family),
     Udp(Family),
+    /// Unix or netlink: reaches nobody outside.
+    Local,
     /// Any other kind of socket.
     Other,
 }
@@ -57,15 +71,20 @@ pub(crate) struct Flags {
 impl Caller {
     /// The address that this pointer and length mean, as the kernel would take them.
     pub(crate) fn address(self, pointer: u64, length: u64) -> Result<Address, Errno> {
+        address::parse(&self.bytes(pointer, length)?)
+    }
+
+    /// The bytes of an address.
+    pub(crate) fn bytes(self, pointer: u64, length: u64) -> Result<Vec<u8>, Errno> {
         // The kernel takes the length as an int.
         let length = (length & 0xffff_ffff) as u32;
         let length = usize::try_from(length.cast_signed()).map_err(|_| Errno::INVAL)?;
         if length > address::LONGEST {
             return Err(Errno::INVAL);
         }
-        let mut bytes = [0; address::LONGEST];
-        self.read(pointer, &mut bytes[..length])?;
-        address::parse(&bytes[..length])
+        let mut bytes = vec![0; length];
+        self.read(pointer, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// Reads the caller's memory: the whole buffer, or an error.
@@ -85,14 +104,14 @@ impl Caller {
         memory.read_exact_at(buffer, pointer).map_err(|_| Errno::FAULT)
     }
 
-    /// Writes to the caller's memory. Only while its call waits, and nothing but its end can end that, is that memory what the
-    /// caller meant it to be.
-    pub(crate) fn write(self, pointer: u64, bytes: &[u8]) -> Result<(), Errno> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let memory = self.look(|| File::options().write(true).open(format!("/proc/{}/mem", self.tid)))?;
-        memory.write_all_at(bytes, pointer).map_err(|_| Errno::FAULT)
+    /// The caller's memory, to be written. It is opened first, and then asked whether the call waits: so it is the caller's own,
+    /// and stays that, whoever has the thread's number afterwards.
+    ///
+    /// # Errors
+    /// INTR: the call does not wait; ACCESS: nobody may look.
+    pub(crate) fn memory(self, waits: impl FnOnce() -> bool) -> Result<Memory, Errno> {
+        let file = self.look(|| File::options().read(true).write(true).open(format!("/proc/{}/mem", self.tid)))?;
+        if waits() { Ok(Memory(file)) } else { Err(Errno::INTR) }
     }
 
     /// The inode of the socket behind this descriptor.
@@ -142,8 +161,22 @@ impl Caller {
             b"TCPv6" => Protocol::Tcp(Family::V6),
             b"UDP" => Protocol::Udp(Family::V4),
             b"UDPv6" => Protocol::Udp(Family::V6),
+            // Streams have a name of their own since Linux 5.15.
+            b"UNIX" | b"UNIX-STREAM" | b"NETLINK" => Protocol::Local,
             _ => Protocol::Other,
         })
+    }
+
+    /// Whether the kernel would let it bind any port: CAP_NET_BIND_SERVICE where this process lives, not in a namespace of its own.
+    pub(crate) fn may_bind_any_port(self) -> Result<bool, Errno> {
+        const NET_BIND_SERVICE: u64 = 1 << 10;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.tid)).map_err(|error| errno(&error))?;
+        let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+        if effective.is_none_or(|effective| effective & NET_BIND_SERVICE == 0) {
+            return Ok(false);
+        }
+        let its = self.look(|| fs::read_link(format!("/proc/{}/ns/user", self.tid)))?;
+        Ok(fs::read_link("/proc/self/ns/user").is_ok_and(|own| own == its))
     }
 
     /// The descriptor's flags (`flags` of proc_pid_fdinfo(5), octal).
@@ -191,20 +224,43 @@ impl Caller {
         Err(Errno::NAMETOOLONG)
     }
 
-    /// Its process.
-    pub(crate) fn pid(self) -> Option<u32> {
-        self.status()?.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
-    }
-
     /// Who it is.
     pub(crate) fn process(self) -> Option<Process> {
-        let status = self.status()?;
-        let field = |name: &str, column: usize| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().nth(column)?.parse().ok()
-        };
+        let uid = fs::metadata(format!("/proc/{}", self.tid)).ok()?.uid();
         let exe = self.look(|| fs::read_link(format!("/proc/{}/exe", self.tid))).ok();
-        Some(Process { pid: field("Tgid:", 0)?, exe, uid: field("Uid:", 1)? })
+        Some(Process { pid: self.pid()?, exe, uid })
+    }
+
+    /// The process of the thread. What it was before is asked of the kernel; only what was not known is read.
+    pub(crate) fn pid(self) -> Option<u32> {
+        static KNOWN: Mutex<BTreeMap<u32, u32>> = Mutex::new(BTreeMap::new());
+        let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known().get(&self.tid).copied();
+        if let Some(pid) = before.filter(|pid| sys::is_thread_of(self.tid, *pid)) {
+            return Some(pid);
+        }
+        let pid = self.status()?.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())?;
+        let mut known = known();
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        known.insert(self.tid, pid);
+        Some(pid)
+    }
+
+    /// The inodes of all sockets that it has; none if nobody may look, or there are too many descriptors to look at.
+    pub(crate) fn sockets(self) -> Option<HashSet<u64>> {
+        let folder = format!("/proc/{}/fd", self.tid);
+        let mut numbers = Vec::new();
+        self.look(|| {
+            numbers.clear();
+            for entry in fs::read_dir(&folder)?.take(MOST_DESCRIPTORS + 1) {
+                numbers.extend(entry?.file_name().to_str().and_then(|number| number.parse::<i32>().ok()));
+            }
+            Ok(())
+        })
+        .ok()?;
+        (numbers.len() <= MOST_DESCRIPTORS).then(|| numbers.iter().filter_map(|number| self.socket(*number).ok()).collect())
     }
 
     /// Looks; and if that is refused, looks again with the caller's own file-system identity, which is what the kernel's check
@@ -231,6 +287,20 @@ impl Caller {
 /// Names of files start with a slash, so that none of them reads like this.
 fn socket_inode(link: &str) -> Option<u64> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+impl Memory {
+    pub(crate) fn read(&self, pointer: u64, buffer: &mut [u8]) -> Result<(), Errno> {
+        self.0.read_exact_at(buffer, pointer).map_err(|_| Errno::FAULT)
+    }
+
+    /// Only while the call waits, and nothing but its end can end that, is this memory what the caller meant it to be.
+    pub(crate) fn write(&self, pointer: u64, bytes: &[u8]) -> Result<(), Errno> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.0.write_all_at(bytes, pointer).map_err(|_| Errno::FAULT)
+    }
 }
 
 fn errno(error: &std::io::Error) -> Errno {

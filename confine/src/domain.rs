@@ -1,5 +1,5 @@
-//! The Landlock domain that the app lives in: it may connect no TCP socket itself, signal nobody outside, and execute nothing but
-//! what is on a list, if there is one.
+//! The Landlock domain that the app lives in: it may bind and connect no TCP socket itself, signal nobody outside, and execute
+//! nothing but what is on a list, if there is one.
 //!
 //! Only the app enters it, between fork and exec. A thread of the supervisor must not: whoever lives in the same domain may signal
 //! it, and a signal that kills a thread kills its process.
@@ -20,7 +20,7 @@ pub(crate) const EXECUTE: u32 = 1;
 /// otherwise (Linux 5.19).
 pub(crate) const REFER: u32 = 2;
 
-/// The version that knows the right to connect TCP sockets (Linux 6.7).
+/// The version that knows the rights to bind and to connect TCP sockets (Linux 6.7).
 pub(crate) const CONNECT: u32 = 4;
 
 /// The version that knows scopes of signals and abstract unix sockets (Linux 6.12).
@@ -40,7 +40,7 @@ pub(crate) fn prepare(version: u32, executable: Option<&[OwnedFd]>) -> Result<Op
     }
     let mut rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     if version >= CONNECT {
-        rules = rules.handle_access(AccessNet::ConnectTcp)?;
+        rules = rules.handle_access(AccessNet::ConnectTcp | AccessNet::BindTcp)?;
     }
     if version >= SCOPES {
         rules = rules.scope(Scope::AbstractUnixSocket | Scope::Signal)?;

@@ -2,32 +2,58 @@
 //! documentation). It is read for calls that no program makes often.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+
+use rustix::io::Errno;
 
 /// As far as connect(2) tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Connecting,
     Connected,
+    Listening,
 }
 
 /// How much of a table is read at most: 100,000 sockets.
 const LONGEST_TABLE: u64 = 150 * 100_000;
 
-/// The state of the socket with this inode; none if it is not connected.
-pub(crate) fn state_of(inode: u64) -> Option<State> {
-    ["/proc/self/net/tcp", "/proc/self/net/tcp6"].into_iter().find_map(|path| {
-        let table = BufReader::new(File::open(path).ok()?.take(LONGEST_TABLE));
-        table.lines().map_while(Result::ok).find_map(|line| state_in(&line, inode))
-    })
+/// The state of the TCP socket with this inode; none if it is in use for nothing.
+///
+/// # Errors
+/// AGAIN: nobody knows, as the tables can't be read to their ends.
+pub(crate) fn state_of(inode: u64) -> Result<Option<State>, Errno> {
+    find(["/proc/self/net/tcp", "/proc/self/net/tcp6"], |line| state_in(line, inode))
 }
 
 /// The port that the datagram socket with this inode is bound to.
-pub(crate) fn udp_port_of(inode: u64) -> Option<u16> {
-    ["/proc/self/net/udp", "/proc/self/net/udp6"].into_iter().find_map(|path| {
-        let table = BufReader::new(File::open(path).ok()?.take(LONGEST_TABLE));
-        table.lines().map_while(Result::ok).find_map(|line| port_in(&line, inode))
-    })
+///
+/// # Errors
+/// As [`state_of`].
+pub(crate) fn udp_port_of(inode: u64) -> Result<Option<u16>, Errno> {
+    find(["/proc/self/net/udp", "/proc/self/net/udp6"], |line| port_in(line, inode))
+}
+
+fn find<T>(paths: [&str; 2], look: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Errno> {
+    for path in paths {
+        let table = match File::open(path) {
+            Ok(table) => table,
+            // Without IPv6.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(_) => return Err(Errno::AGAIN),
+        };
+        let mut table = BufReader::new(table.take(LONGEST_TABLE));
+        let mut line = String::new();
+        while table.read_line(&mut line).map_err(|_| Errno::AGAIN)? > 0 {
+            if let Some(found) = look(&line) {
+                return Ok(Some(found));
+            }
+            line.clear();
+        }
+        if table.get_ref().limit() == 0 {
+            return Err(Errno::AGAIN);
+        }
+    }
+    Ok(None)
 }
 
 /// A unix socket, as far as connect(2) cares.
@@ -71,9 +97,10 @@ fn state_in(line: &str, inode: u64) -> Option<State> {
     // After the state: queues, timers, retransmits, user, timeout, inode.
     let found: u64 = fields.nth(5)?.parse().ok()?;
     match state {
-        // TCP_CLOSE and TCP_LISTEN of include/net/tcp_states.h.
+        // TCP_CLOSE, TCP_LISTEN and TCP_SYN_SENT of include/net/tcp_states.h.
         _ if found != inode => None,
-        "07" | "0A" => None,
+        "07" => None,
+        "0A" => Some(State::Listening),
         "02" => Some(State::Connecting),
         _ => Some(State::Connected),
     }

@@ -26,11 +26,11 @@ use crate::limits;
 use crate::names::Names;
 use crate::privileges;
 use crate::probe::Probe;
-use crate::rules::{self, Setting};
+use crate::rules::{self, Guarded, Setting};
 use crate::status::Status;
 use crate::supervisor::execution::Watch;
 use crate::supervisor::{self, Abilities, Shared};
-use crate::sys::{self, Listening};
+use crate::sys::{self, Listening, Seclusion};
 
 /// What is wanted beyond the confinement itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,6 +154,9 @@ fn finish(shared: &Shared, goodbyes: &Sender<usize>) {
 
 /// Starts `command` confined. Until it is waited for, somebody must keep the returned value.
 ///
+/// Unless the command has a process group of its own already (`Command::process_group`), it gets one: signals to the group of
+/// this process are not the app's to send.
+///
 /// From here on this process does not show its memory and descriptors to others (`PR_SET_DUMPABLE` of prctl(2)).
 ///
 /// # Errors
@@ -176,7 +179,9 @@ pub fn launch(
     let limits = limits::raise();
     let landlock = probe.landlock.unwrap_or(0);
     let domain = prepare_domain(landlock, watch.as_ref())?;
-    sys::seclude(&mut command, domain, landlock >= domain::QUIET, limits);
+    // Landlock scopes keep signals away whatever the group; a terminal wants the app to stay in its own.
+    let (quiet, own_group) = (landlock >= domain::QUIET, landlock < domain::SCOPES);
+    sys::seclude(&mut command, Seclusion { domain, quiet, own_group, limits });
 
     let restriction = Restriction::new(&options, probe);
     let program = PathBuf::from(command.get_program());
@@ -262,7 +267,7 @@ impl Restriction {
         let has_scopes = landlock >= domain::SCOPES;
         Restriction {
             setting: Setting {
-                guarded_pid: (!has_scopes).then(std::process::id),
+                guarded: (!has_scopes).then(guarded),
                 no_namespaces: options.no_namespaces,
                 unix_is_born: landlock < domain::CONNECT,
                 executions_are_told: options.exec.is_some(),
@@ -293,6 +298,13 @@ impl Restriction {
         let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
         Ok((listener, self.abilities, tid))
     }
+}
+
+fn guarded() -> Guarded {
+    let pid = std::process::id();
+    // A group of another namespace can't be named here.
+    let group = Some(sys::process_group().unsigned_abs()).filter(|group| *group != 0).unwrap_or(pid);
+    Guarded { pid, group }
 }
 
 /// The command inherits the standard streams. Pipes, terminals, files and unix sockets are what they are for.

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use crate::caller::Process;
 use crate::supervisor::datagram::Asker;
 
 /// Answers DNS queries.
@@ -13,6 +14,16 @@ pub trait Names: Send + Sync + 'static {
     /// A message was sent to a nameserver. This is called on one of few threads, and nobody waits for its return but the next
     /// query: whatever is slow goes elsewhere.
     fn query(&self, query: Query, answer: Answer);
+}
+
+impl<N: Names> Names for std::sync::Arc<N> {
+    fn is_nameserver(&self, address: SocketAddr) -> bool {
+        self.as_ref().is_nameserver(address)
+    }
+
+    fn query(&self, query: Query, answer: Answer) {
+        self.as_ref().query(query, answer);
+    }
 }
 
 /// No names: every datagram is refused.
@@ -32,8 +43,11 @@ impl Names for NoNames {
 pub struct Query {
     /// Whom it was sent to.
     pub nameserver: SocketAddr,
-    /// The message as the app wrote it; it need not be DNS.
+    /// The message as the app wrote it, of 12 bytes at least; it need not be DNS.
     pub message: Vec<u8>,
+    /// Who asks: of a socket that was connected to the nameserver whoever connected it, else whoever sent. None if it was gone by
+    /// then, or nobody may look at it.
+    pub process: Option<Process>,
 }
 
 /// Where the answer goes. Dropped without one, the app hears nothing, as when a datagram is lost.

@@ -4,7 +4,7 @@
 //! process can't be taken back.
 
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
@@ -14,6 +14,7 @@ use rustix::process::DumpableBehavior;
 use crate::address::Family;
 use crate::bpf;
 use crate::caller::Caller;
+use crate::domain;
 use crate::rules::{Action, Rule};
 use crate::supervisor::birth;
 use crate::sys::{self, Listening, Place};
@@ -35,12 +36,14 @@ pub struct Probe {
     pub descriptors: Result<(), Errno>,
     /// Memory of a child can be read.
     pub memory: Result<(), Errno>,
-    /// The version of Landlock's interface.
+    /// The version of Landlock's interface, if a domain could be entered and held.
     pub landlock: Result<u32, Errno>,
     /// Datagram sockets that can only receive.
     pub receive_only: Result<(), Errno>,
     /// Files in memory that can't be executed (Linux 6.3).
     pub sealed_memory: Result<(), Errno>,
+    /// Whether this process is root. So is the app then, at first.
+    pub is_root: bool,
     /// The signal that ended the child before it was done.
     pub killed: Option<i32>,
 }
@@ -74,7 +77,7 @@ fn try_all(report: &mut impl Write) -> std::io::Result<()> {
     tell("descriptors", descriptors)?;
     tell("memory", memory)?;
     try_notifications(&mut tell)?;
-    match sys::landlock_version() {
+    match try_landlock() {
         Ok(version) => writeln!(report, "landlock -{version}")?,
         Err(errno) => writeln!(report, "landlock {}", errno.raw_os_error())?,
     }
@@ -149,6 +152,22 @@ fn serve_once(listener: &OwnedFd, tell: &mut impl FnMut(&str, Result<(), Errno>)
     Ok(())
 }
 
+/// The version, if a domain of all that it knows can be entered and does what it says.
+fn try_landlock() -> Result<u32, Errno> {
+    let version = sys::landlock_version()?;
+    let Some(domain) = domain::prepare(version, None).map_err(|_| Errno::OPNOTSUPP)? else { return Ok(version) };
+    rustix::thread::set_no_new_privs(true)?;
+    let entered = sys::enter_domain(domain.as_raw_fd(), version >= domain::QUIET);
+    entered.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let socket = birth::tcp(Family::V4, SocketFlags::NONBLOCK)?;
+    let local = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    match (rustix::net::bind(&socket, &local(0)), rustix::net::connect(&socket, &local(9))) {
+        (Err(Errno::ACCESS), Err(Errno::ACCESS)) => Ok(version),
+        // It keeps nobody from anything.
+        _ => Err(Errno::NOTSUP),
+    }
+}
+
 fn read_report(report: &str, killed: Option<i32>) -> Probe {
     let number =
         |name: &str| -> Option<i32> { report.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()) };
@@ -173,6 +192,7 @@ fn read_report(report: &str, killed: Option<i32>) -> Probe {
         landlock,
         receive_only: found("receive_only"),
         sealed_memory: found("sealed_memory"),
+        is_root: rustix::process::geteuid().is_root(),
         killed,
     }
 }

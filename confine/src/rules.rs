@@ -56,9 +56,8 @@ pub struct Rule {
 /// What the rules depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Signals to the supervisor's process are refused here, since no Landlock scope refuses them. The numbers are those of
-    /// the supervisor's own PID namespace, which the app shares or else does not see it at all.
-    pub guarded_pid: Option<u32>,
+    /// Signals to the supervisor's process are refused here, since no Landlock scope refuses them.
+    pub guarded: Option<Guarded>,
     /// New namespaces of any kind are refused.
     pub no_namespaces: bool,
     /// Unix sockets are born in the supervisor, since nothing keeps a connect that goes on by itself from leading outside.
@@ -67,6 +66,16 @@ pub struct Setting {
     pub executions_are_told: bool,
     /// Files in memory can't be executed.
     pub memory_is_sealed: bool,
+}
+
+/// Whom no signal may reach. The numbers are those of the supervisor's own PID namespace, which the app shares or else does not
+/// see it at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guarded {
+    /// The supervisor's process.
+    pub pid: u32,
+    /// Its process group, which the app is not in.
+    pub group: u32,
 }
 
 const fn is(argument: u8, value: c_int) -> Condition {
@@ -100,8 +109,9 @@ pub fn rules(setting: &Setting) -> Vec<Rule> {
     rules.extend(options());
     rules.extend(refused());
     rules.extend(executions(setting));
-    if let Some(pid) = setting.guarded_pid {
-        rules.extend(guard(pid));
+    rules.extend(aimed_at_others());
+    if let Some(guarded) = setting.guarded {
+        rules.extend(guard(guarded));
     }
     if setting.no_namespaces {
         rules.extend(namespaces());
@@ -152,7 +162,7 @@ fn traffic() -> Vec<Rule> {
     const FAST_OPEN: u32 = libc::MSG_FASTOPEN.cast_unsigned();
     vec![
         rule(SYS_connect, &[], Ask, "the one question"),
-        rule(SYS_bind, &[], Ask, "the supervisor lets go of the socket: it is no client's, and a free port must stay free"),
+        rule(SYS_bind, &[], Ask, "bound by the supervisor: the kernel takes a device from the address, and keeps it if it fails"),
         rule(SYS_listen, &[], Ask, "the supervisor lets go of the socket"),
         rule(SYS_sendto, &[any_of(3, FAST_OPEN)], Fail(EOPNOTSUPP), "connects without connect(2); Landlock does not see it"),
         rule(SYS_sendmsg, &[any_of(2, FAST_OPEN)], Fail(EOPNOTSUPP), "as sendto"),
@@ -168,9 +178,12 @@ fn traffic() -> Vec<Rule> {
 /// Socket options that would send a connection, or a packet, elsewhere than it was aimed. All are refused by number alone.
 #[rustfmt::skip]
 fn options() -> Vec<Rule> {
-    use libc::{EPERM, IPPROTO_IP, IPPROTO_IPV6, SOL_SOCKET};
+    use libc::{EOPNOTSUPP, EPERM, IPPROTO_IP, IPPROTO_IPV6, SOL_SOCKET};
     const SOURCE_ROUTE: &str = "a source route sends what was aimed at one address to another, before and after connect";
     const DEVICE: &str = "a device sends what was aimed at this machine out of it; kernels before 5.7 refuse it, too";
+    const FAST_OPEN: &str = "the first packet waits for the first write, and goes where the socket's options say by then";
+    const FOREIGN: &str = "who connects to this machine from an address that is not its own is answered out of it";
+    const SIGNED: &str = "a connection to the proxy that wants signatures hangs";
     const GROUP: &str = "joining a group makes the kernel announce it to the network: a packet with bits of the app's choice";
     let option = |level: c_int, name: c_int, errno: c_int, why| {
         rule(libc::SYS_setsockopt, &[is(1, level), is(2, name)], Action::Fail(errno), why)
@@ -188,9 +201,22 @@ fn options() -> Vec<Rule> {
         option(SOL_SOCKET, 62, EPERM, DEVICE),         // SO_BINDTOIFINDEX
         option(IPPROTO_IP, 50, EPERM, DEVICE),         // IP_UNICAST_IF
         option(IPPROTO_IPV6, 76, EPERM, DEVICE),       // IPV6_UNICAST_IF
+        option(libc::IPPROTO_TCP, 30, EOPNOTSUPP, FAST_OPEN), // TCP_FASTOPEN_CONNECT
+        option(libc::IPPROTO_TCP, 34, EOPNOTSUPP, FAST_OPEN), // TCP_FASTOPEN_NO_COOKIE
+        option(libc::IPPROTO_TCP, 31, EPERM, "another protocol in the place of TCP, with kernel surface of its own"), // TCP_ULP
+        option(libc::IPPROTO_TCP, 14, EPERM, SIGNED),  // TCP_MD5SIG
+        option(libc::IPPROTO_TCP, 32, EPERM, SIGNED),  // TCP_MD5SIG_EXT
+        option(IPPROTO_IP, libc::IP_FREEBIND, EPERM, FOREIGN),
+        option(IPPROTO_IP, libc::IP_TRANSPARENT, EPERM, FOREIGN),
+        option(IPPROTO_IPV6, 75, EPERM, FOREIGN),      // IPV6_TRANSPARENT
+        option(IPPROTO_IPV6, 78, EPERM, FOREIGN),      // IPV6_FREEBIND
     ];
     for name in [libc::IP_ADD_MEMBERSHIP, libc::IP_ADD_SOURCE_MEMBERSHIP, libc::IP_BLOCK_SOURCE, libc::IP_UNBLOCK_SOURCE] {
         rules.push(option(IPPROTO_IP, name, EPERM, GROUP));
+    }
+    // From TCP_AO_ADD_KEY to TCP_AO_REPAIR.
+    for name in 38..=42 {
+        rules.push(option(libc::IPPROTO_TCP, name, EPERM, SIGNED));
     }
     // IP_MSFILTER, and from MCAST_JOIN_GROUP to MCAST_MSFILTER for both versions.
     rules.push(option(IPPROTO_IP, 41, EPERM, GROUP));
@@ -221,6 +247,7 @@ fn refused() -> Vec<Rule> {
         always(libc::SYS_pidfd_getfd, EPERM, "takes sockets from others"),
         always(libc::SYS_process_vm_writev, EPERM, "writes into others, as into the supervisor when it has the same user"),
         always(libc::SYS_userfaultfd, EPERM, "memory that never arrives stops whoever reads an address from it"),
+        rule(libc::SYS_ioctl, &[is(1, 0xaa00)], Fail(EPERM), "USERFAULTFD_IOC_NEW: as userfaultfd, by its device"),
         always(libc::SYS_add_key, EPERM, "keys are not of this namespace"),
         always(libc::SYS_request_key, EPERM, "makes the host resolve names"),
         always(libc::SYS_keyctl, EPERM, "as add_key"),
@@ -244,23 +271,72 @@ fn executions(setting: &Setting) -> Vec<Rule> {
     rules
 }
 
-/// Signals to the supervisor where no Landlock scope stops them.
+/// What starves or ends a process that is named by its number. One's own thread is 0, which is what most programs write; where C
+/// libraries write the number of another thread (`pthread_setaffinity_np`), the supervisor looks whether it is one of its own.
 #[rustfmt::skip]
-fn guard(pid: u32) -> Vec<Rule> {
-    let aimed = |call, argument, value: u32, why| {
-        rule(call, &[Condition { argument, test: Test::Is(value) }], Action::Fail(libc::EPERM), why)
-    };
+fn aimed_at_others() -> Vec<Rule> {
+    use Action::{Allow, Ask, Fail};
+    use libc::{ENOSYS, EPERM, PRIO_PROCESS};
+    const OWN: &str = "its own";
+    const LIMIT: &str = "a limit ends or starves the supervisor, whose user the app may have";
+    const STARVE: &str = "a supervisor without a processor answers nobody";
+    const IOPRIO_WHO_PROCESS: c_int = 1; // linux/ioprio.h
+    let which = |which: u32| Condition { argument: 0, test: Test::Is(which) };
+    let mut rules = vec![
+        rule(libc::SYS_prlimit64, &[is(0, 0)], Allow, OWN),
+        rule(libc::SYS_prlimit64, &[not_null(2)], Fail(EPERM), LIMIT),
+        rule(libc::SYS_setpriority, &[which(PRIO_PROCESS), is(1, 0)], Allow, OWN),
+        rule(libc::SYS_setpriority, &[which(PRIO_PROCESS)], Ask, STARVE),
+        rule(libc::SYS_setpriority, &[], Fail(EPERM), "the supervisor may be of that user or group"),
+        rule(libc::SYS_ioprio_set, &[is(0, IOPRIO_WHO_PROCESS), is(1, 0)], Allow, OWN),
+        rule(libc::SYS_ioprio_set, &[is(0, IOPRIO_WHO_PROCESS)], Ask, STARVE),
+        rule(libc::SYS_ioprio_set, &[], Fail(EPERM), "the supervisor may be of that user or group"),
+        rule(libc::SYS_process_madvise, &[], Fail(EPERM), "memory of others is their own affair"),
+        rule(448, &[], Fail(ENOSYS), "process_mrelease: as process_madvise"),
+    ];
+    let scheduling =
+        [libc::SYS_sched_setaffinity, libc::SYS_sched_setscheduler, libc::SYS_sched_setparam, libc::SYS_sched_setattr];
+    for call in scheduling {
+        rules.extend([rule(call, &[is(0, 0)], Allow, OWN), rule(call, &[], Ask, STARVE)]);
+    }
+    for call in [libc::SYS_migrate_pages, libc::SYS_move_pages] {
+        rules.extend([rule(call, &[is(0, 0)], Allow, OWN), rule(call, &[], Fail(EPERM), "memory of others is their own affair")]);
+    }
+    rules
+}
+
+/// Signals to the supervisor where no Landlock scope stops them. Its threads come and go, so that it looks itself whether a number
+/// is one of theirs.
+#[rustfmt::skip]
+fn guard(guarded: Guarded) -> Vec<Rule> {
+    use Action::{Allow, Ask, Fail};
+    use libc::{ENOSYS, EPERM};
+    let Guarded { pid, group } = guarded;
+    let aimed = |call, argument, value: u32, why| rule(call, &[Condition { argument, test: Test::Is(value) }], Fail(EPERM), why);
+    let positive = |argument| Condition { argument, test: Test::Masked(1 << 31, 0) };
+    const F_SETOWN_EX: c_int = 15; // asm-generic/fcntl.h
+    const FIOSETOWN: c_int = 0x8901; // asm-generic/sockios.h
+    const SIOCSPGRP: c_int = 0x8902;
+    const OWNER: &str = "whoever owns a descriptor gets signals, by default deadly ones";
     vec![
-        aimed(libc::SYS_kill, 0, pid, "the supervisor"),
         aimed(libc::SYS_kill, 0, pid.wrapping_neg(), "the supervisor's process group, if it leads one"),
+        aimed(libc::SYS_kill, 0, group.wrapping_neg(), "the supervisor's process group"),
         aimed(libc::SYS_kill, 0, u32::MAX, "everybody, and so the supervisor"),
-        aimed(libc::SYS_tkill, 0, pid, "the supervisor's first thread"),
+        rule(libc::SYS_kill, &[is(0, 0)], Allow, "its own group, which is not the supervisor's"),
+        rule(libc::SYS_kill, &[positive(0)], Ask, "any thread's number stands for its process"),
+        aimed(libc::SYS_setpgid, 1, group, "the supervisor's group, whose signals the app may send"),
+        rule(libc::SYS_tkill, &[], Ask, "a thread of the supervisor; musl signals its own so"),
         aimed(libc::SYS_tgkill, 0, pid, "the supervisor's threads"),
-        aimed(libc::SYS_rt_sigqueueinfo, 0, pid, "the supervisor"),
+        rule(libc::SYS_rt_sigqueueinfo, &[], Ask, "as kill"),
         aimed(libc::SYS_rt_tgsigqueueinfo, 0, pid, "the supervisor's threads"),
         aimed(libc::SYS_pidfd_open, 0, pid, "a descriptor to signal the supervisor by"),
+        rule(libc::SYS_pidfd_send_signal, &[], Fail(ENOSYS), "a directory of /proc is such a descriptor, too"),
         aimed(libc::SYS_ptrace, 1, pid, "the supervisor's memory and registers"),
-        aimed(libc::SYS_prlimit64, 0, pid, "a limit can end or starve the supervisor"),
+        rule(libc::SYS_fcntl, &[is(1, libc::F_SETOWN), positive(2)], Ask, OWNER),
+        rule(libc::SYS_fcntl, &[is(1, libc::F_SETOWN)], Fail(EPERM), OWNER),
+        rule(libc::SYS_fcntl, &[is(1, F_SETOWN_EX)], Fail(EPERM), OWNER),
+        rule(libc::SYS_ioctl, &[is(1, FIOSETOWN)], Fail(EPERM), OWNER),
+        rule(libc::SYS_ioctl, &[is(1, SIOCSPGRP)], Fail(EPERM), OWNER),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! The sockets that the supervisor made and still holds: a second descriptor of each, found by its inode.
 //!
-//! A socket is held from its birth until it is connected, bound or listened on. What the app closes before that stays open
+//! A socket is held from its birth until it is connected or listened on. What the app closes before that stays open
 //! here: so old ones are let go, and there is a limit. A connect on one that was let go works, at the cost of its options.
 //!
 //! Inode numbers of sockets are unique until 2³² of them were used. Should two sockets have one number, the wrong one of the
@@ -9,18 +9,23 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use crate::address::Family;
+use crate::caller::Caller;
 
 /// How many sockets are held at most: a few times what a busy program has between socket and connect at any moment.
 pub(crate) const MOST_HELD: usize = 512;
 
 /// How long a socket is held: longer than any program waits between making and connecting it.
 pub(crate) const LONGEST_HELD: Duration = Duration::from_secs(30);
+
+/// How long is waited for a thread that uses a socket which is let go.
+const LONGEST_USE: Duration = Duration::from_millis(250);
 
 /// How many calls wait for the outcome of one connect at most.
 const MOST_JOINED: usize = 16;
@@ -29,12 +34,16 @@ const MOST_JOINED: usize = 16;
 const MOST_RECENT: usize = 1024;
 
 /// A socket that the app has, too.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Held {
-    pub(crate) socket: OwnedFd,
+    pub(crate) socket: Arc<OwnedFd>,
     pub(crate) inode: u64,
     pub(crate) family: Family,
     pub(crate) kind: Kind,
+    /// The port that it was bound to here.
+    port: Option<u16>,
+    /// Who made it.
+    caller: Option<Caller>,
     born: Instant,
 }
 
@@ -91,7 +100,21 @@ struct Tables {
 impl Held {
     pub(crate) fn new(socket: OwnedFd, family: Family, kind: Kind) -> Result<Self, Errno> {
         let inode = rustix::fs::fstat(&socket)?.st_ino;
-        Ok(Held { socket, inode, family, kind, born: Instant::now() })
+        Ok(Held { socket: Arc::new(socket), inode, family, kind, port: None, caller: None, born: Instant::now() })
+    }
+
+    /// It was made for this thread.
+    pub(crate) fn of(self, caller: Caller) -> Self {
+        Held { caller: Some(caller), ..self }
+    }
+
+    /// Lets go of it, once no other thread uses it any more: what the app closes from then on is closed. Threads use one for as
+    /// long as a call or two take that wait for nobody; should one not get to run, it is let go all the same.
+    pub(crate) fn let_go(self) {
+        let since = Instant::now();
+        while Arc::strong_count(&self.socket) > 1 && since.elapsed() < LONGEST_USE {
+            thread::sleep(Duration::from_micros(50));
+        }
     }
 }
 
@@ -106,6 +129,13 @@ impl Sockets {
     /// Takes a socket out, to connect it or to let it go.
     pub(crate) fn take(&self, inode: u64) -> Option<Held> {
         self.tables().held.remove(&inode)
+    }
+
+    /// Takes a socket out and lets go of it, if it is held.
+    pub(crate) fn let_go(&self, inode: u64) {
+        if let Some(held) = self.take(inode) {
+            held.let_go();
+        }
     }
 
     /// Takes a socket out to connect it. Others that want to connect it may [`join`](Self::join) until it is
@@ -132,12 +162,14 @@ impl Sockets {
         Ok(true)
     }
 
-    /// A connect is over without a connection, and the socket may be tried again if there is one; whoever joined is to be told.
-    pub(crate) fn put_back(&self, inode: u64, held: Option<Held>) -> Vec<u64> {
-        let mut tables = self.tables();
-        let underway = tables.underway.remove(&inode);
-        let gone = held.map(|held| tables.hold(held));
-        drop((tables, gone));
+    /// Whether others wait for the connect of this socket.
+    pub(crate) fn is_joined(&self, inode: u64) -> bool {
+        self.tables().underway.get(&inode).is_some_and(|underway| !underway.joined.is_empty())
+    }
+
+    /// A connect is over without a connection; whoever joined is to be told.
+    pub(crate) fn over(&self, inode: u64) -> Vec<u64> {
+        let underway = self.tables().underway.remove(&inode);
         underway.map(|underway| underway.joined).unwrap_or_default()
     }
 
@@ -152,6 +184,40 @@ impl Sockets {
             told |= tell(Some(call), Outcome { told, ..outcome });
         }
         tables.remember(inode, Outcome { told, ..outcome });
+    }
+
+    /// A socket that is held, to be used for a moment: it stays open for as long as the returned value lives.
+    pub(crate) fn get(&self, inode: u64) -> Option<Held> {
+        self.tables().held.get(&inode).cloned()
+    }
+
+    /// Whether this socket is being connected.
+    pub(crate) fn is_underway(&self, inode: u64) -> bool {
+        self.tables().underway.contains_key(&inode)
+    }
+
+    /// A socket that is held was bound to this port.
+    pub(crate) fn bound(&self, inode: u64, port: u16) {
+        if let Some(held) = self.tables().held.get_mut(&inode) {
+            held.port = Some(port);
+        }
+    }
+
+    /// Takes out all others that are bound to this port.
+    pub(crate) fn take_bound(&self, kind: Kind, port: u16, but: u64) -> Vec<Held> {
+        let mut tables = self.tables();
+        let is_meant = |held: &Held| held.kind == kind && held.port == Some(port) && held.inode != but;
+        let inodes: Vec<u64> = tables.held.values().filter(|held| is_meant(held)).map(|held| held.inode).collect();
+        inodes.iter().filter_map(|inode| tables.held.remove(inode)).collect()
+    }
+
+    /// Takes out those that are older than this and that `has` says nobody has any more.
+    pub(crate) fn take_abandoned(&self, older: Duration, mut has: impl FnMut(Caller, u64) -> bool) -> Vec<Held> {
+        let is_old = |held: &&Held| held.born.elapsed() > older;
+        let old: Vec<(u64, Option<Caller>)> =
+            self.tables().held.values().filter(is_old).map(|held| (held.inode, held.caller)).collect();
+        let abandoned = old.into_iter().filter(|(inode, caller)| !caller.is_some_and(|caller| has(caller, *inode)));
+        abandoned.filter_map(|(inode, _)| self.take(inode)).collect()
     }
 
     /// Looks at a socket that is held.
@@ -229,6 +295,9 @@ impl Tables {
         }
     }
 }
+
+#[allow(unsafe_code, reason = "the raw calls")]
+pub(crate) mod sys;
 
 #[cfg(test)]
 mod tests;

@@ -58,6 +58,7 @@ impl Status {
                 datagrams(probe),
                 second_wall(probe),
                 scopes(probe),
+                memory_pressure(probe),
                 interrupts(probe),
                 speed(probe),
             ],
@@ -127,11 +128,11 @@ const UNIX_IS_BORN: &str = "unix sockets, too, are connected by the supervisor, 
 fn second_wall(probe: &Probe) -> Layer {
     let name = "landlock-connect";
     match probe.landlock {
-        Ok(4..) => layer(name, Level::Full, "a second wall: Landlock refuses TCP connects of the app's own"),
+        Ok(4..) => layer(name, Level::Full, "a second wall: Landlock refuses binds and connects of TCP sockets by the app"),
         Ok(version) => {
             layer(name, Level::None, format!("Landlock {version} knows no connect right (Linux 6.7 does): {UNIX_IS_BORN}"))
         }
-        Err(errno) => layer(name, Level::None, format!("no Landlock ({errno}): {UNIX_IS_BORN}")),
+        Err(errno) => layer(name, Level::None, format!("no Landlock that works ({errno}): {UNIX_IS_BORN}")),
     }
 }
 
@@ -140,9 +141,22 @@ fn scopes(probe: &Probe) -> Layer {
     match probe.landlock {
         Ok(6..) => layer(name, Level::Full, "the app can't signal the supervisor, nor reach abstract sockets of others"),
         Ok(_) | Err(_) => {
-            layer(name, Level::Partial, "signals to the supervisor are refused by number only (Linux 6.12 knows scopes)")
+            let why = "signals to the supervisor are refused by the number of its process, group and threads, as long as no thread \
+                takes the number of one that the app had (Linux 6.12 knows scopes); abstract unix sockets of others are reached";
+            layer(name, Level::Partial, why)
         }
     }
+}
+
+/// A file of procfs belongs to the user of the process; root's own, and what hides itself, to root.
+fn memory_pressure(probe: &Probe) -> Layer {
+    let name = "memory-pressure";
+    if probe.is_root {
+        let why = "as root the app may have the supervisor ended first when memory runs out (oom_score_adj), and then nothing \
+            connects any more: give the app a user of its own";
+        return layer(name, Level::Partial, why);
+    }
+    layer(name, Level::Full, "the app has no say in who is ended when memory runs out")
 }
 
 fn interrupts(probe: &Probe) -> Layer {

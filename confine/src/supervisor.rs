@@ -1,17 +1,24 @@
 //! Answers the calls that are asked about: a few threads that receive, look, and answer or hand on.
 //!
-//! [`birth`] makes sockets, [`connect`] connects them, [`datagram`] stands in for those that can't send, [`relay`]
-//! passes their datagrams on where they may go, and [`unix`] makes and connects unix sockets where that may not be left to the
-//! app. Whatever goes wrong on the way, and whatever is not understood,
-//! is a refusal.
+//! [`birth`] makes sockets, [`bind`] gives them addresses, [`connect`] connects them, [`datagram`] stands in for those that can't
+//! send, [`relay`] passes their datagrams on where they may go, [`unix`] makes and connects unix sockets where that may not be left
+//! to the app, and [`aimed`] keeps this process out of reach. Whatever goes wrong on the way, and whatever is not understood, is a
+//! refusal.
 
+mod aimed;
+mod bind;
 pub(crate) mod birth;
 pub(crate) mod connect;
 pub(crate) mod datagram;
 pub(crate) mod execution;
+mod dial;
+mod earnest;
+mod readers;
 mod relay;
 pub(crate) mod unix;
+mod watched;
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,11 +33,13 @@ use rustix::io::Errno;
 use crate::caller::Caller;
 use crate::egress::Egress;
 use crate::names::Names;
-use crate::sockets::{Kind, Sockets};
+use crate::sockets::Sockets;
 use crate::sys::{self, Notification};
 use datagram::Pairs;
 use execution::Watch;
+use readers::Readers;
 use unix::held::HeldUnix;
+use watched::Watched;
 
 /// What the kernel can do for the supervisor; what it can't is done in more steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) pending: AtomicUsize,
     /// Threads that wait for a connection.
     pub(crate) slow: AtomicUsize,
+    pub(crate) watched: Watched,
+    pub(crate) readers: Readers,
     pub(crate) counts: Counts,
     /// Threads that answer, and those of them that do just now.
     pub(crate) handlers: AtomicUsize,
@@ -106,6 +117,8 @@ impl Shared {
             abilities,
             pending: AtomicUsize::new(0),
             slow: AtomicUsize::new(0),
+            watched: Watched::default(),
+            readers: Readers::default(),
             counts: Counts::default(),
             handlers: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
@@ -157,11 +170,17 @@ const MOST_HANDLERS: usize = 16;
 /// How long all of them must hang before there is one more.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Starts the handlers, and the thread that reads queries and looks after the handlers.
+/// How often is looked for sockets that the app has closed, and how old they must be.
+const SWEEP: Duration = Duration::from_secs(3);
+
+/// Starts the handlers, the thread that reads queries, and the one that looks after them.
 pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
+    // Without a signal to spare, whoever hangs stays.
+    watched::prepare_to_interrupt();
     for _ in 0..HANDLERS {
         start_handler(shared)?;
     }
+    readers::start(shared)?;
     let attending = Arc::clone(shared);
     thread::Builder::new().name("confine-attend".into()).spawn(move || attend(&attending)).map(drop)
 }
@@ -176,13 +195,17 @@ fn start_handler(shared: &Arc<Shared>) -> io::Result<()> {
     started.map(drop)
 }
 
-/// Reads what is asked through pairs, lets go of old sockets, and starts another handler when all hang.
+/// Interrupts who hangs, starts another handler or reader when all hang, and lets go of what the app has closed. Nothing that the
+/// app has set up makes this thread wait.
 fn attend(shared: &Arc<Shared>) {
-    let (mut looked, mut answered) = (Instant::now(), 0);
+    let (mut swept, mut answered) = (Instant::now(), 0);
     while !shared.is_stopping() {
-        datagram::serve_queries(shared, PATIENCE);
-        if looked.elapsed() < PATIENCE {
-            continue;
+        thread::park_timeout(PATIENCE);
+        shared.watched.interrupt();
+        readers::look_after(shared);
+        if swept.elapsed() >= SWEEP {
+            sweep(shared);
+            swept = Instant::now();
         }
         shared.unix.let_go_of_old(Instant::now());
         let handlers = shared.handlers.load(Ordering::Relaxed);
@@ -191,8 +214,20 @@ fn attend(shared: &Arc<Shared>) {
             // Without a thread it is tried again.
             let _ = start_handler(shared);
         }
-        (looked, answered) = (Instant::now(), shared.counts.done.load(Ordering::Relaxed));
+        answered = shared.counts.done.load(Ordering::Relaxed);
     }
+}
+
+/// A copy keeps open what the app has closed, and epoll tells of that: so those go that are not found where they were made.
+fn sweep(shared: &Shared) {
+    let mut seen: HashMap<Caller, Option<HashSet<u64>>> = HashMap::new();
+    let mut has = |caller: Caller, inode: u64| {
+        let sockets = seen.entry(caller).or_insert_with(|| caller.sockets());
+        sockets.as_ref().is_some_and(|sockets| sockets.contains(&inode))
+    };
+    shared.pairs.let_go(SWEEP, &mut has);
+    let abandoned = shared.sockets.take_abandoned(SWEEP, &mut has);
+    shared.watched.run(|| drop(abandoned));
 }
 
 fn serve(shared: &Arc<Shared>) {
@@ -242,25 +277,31 @@ fn handle(shared: &Arc<Shared>, call: &Notification) {
     match i64::from(call.call) {
         libc::SYS_connect => connect::handle(shared, call),
         libc::SYS_socket => birth::handle(shared, call),
-        libc::SYS_bind | libc::SYS_listen => let_go(shared, call),
+        libc::SYS_bind => bind::handle(shared, call),
+        libc::SYS_listen => let_go(shared, call),
         libc::SYS_memfd_create => execution::make_memory(shared, call),
         libc::SYS_sendto => datagram::send(shared, call),
         libc::SYS_recvfrom | libc::SYS_getsockname | libc::SYS_getpeername => datagram::look_like_internet(shared, call),
+        _ if aimed::is_about_a_process(call) => aimed::handle(shared, call),
         _ => {
             shared.answer(call.id, Err(Errno::NOSYS));
         }
     }
 }
 
-/// bind and listen: neither leads outside, whatever the descriptor means by the time the kernel looks.
+/// listen(2): it leads nowhere outside, whatever the descriptor means by the time the kernel looks.
 fn let_go(shared: &Shared, call: &Notification) {
-    let inode = (Caller { tid: call.tid }).socket(descriptor(call)).ok();
-    if let Some(inode) = inode {
-        unix::let_go(shared, call, inode);
-    }
-    let held = inode.and_then(|inode| shared.sockets.take(inode));
-    if let Some(held) = held.filter(|held| held.kind == Kind::Udp) {
-        datagram::prepare_to_bind(call, &held);
+    match (Caller { tid: call.tid }).socket(descriptor(call)) {
+        Ok(inode) => {
+            unix::let_go(shared, call, inode);
+            shared.sockets.let_go(inode);
+        }
+        // The kernel says so itself.
+        Err(Errno::BADF | Errno::NOTSOCK) => {}
+        Err(errno) => {
+            shared.answer(call.id, Err(errno));
+            return;
+        }
     }
     shared.let_through(call.id);
 }

@@ -90,6 +90,13 @@ pub(crate) fn notifications_fit() -> Result<bool, Errno> {
         && usize::from(sizes.seccomp_notif_resp) <= size_of::<libc::seccomp_notif_resp>())
 }
 
+/// Whether this thread is one of this process, by a signal that is not sent (tgkill(2)).
+pub(crate) fn is_thread_of(tid: u32, pid: u32) -> bool {
+    // SAFETY: numbers only.
+    let asked = unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) };
+    asked == 0 || last_errno() == Errno::PERM
+}
+
 /// Waits for the next call.
 ///
 /// # Errors
@@ -222,11 +229,33 @@ pub(crate) fn drop_file_system_identity(user: u32, group: u32) {
     }
 }
 
-/// Has the command start with no descriptor beyond the first three, whatever this process has open by then; with these limits
-/// of descriptors, soft and hard; and in a Landlock domain of its own, if there is one.
-pub(crate) fn seclude(command: &mut Command, domain: Option<OwnedFd>, quiet: bool, limits: Rlimit) {
+/// The process group of this process; 0 if it is one of another PID namespace.
+pub(crate) fn process_group() -> i32 {
+    // SAFETY: it takes nothing and can't fail.
+    unsafe { libc::getpgrp() }
+}
+
+/// What a command starts with.
+pub(crate) struct Seclusion {
+    /// A Landlock domain of its own.
+    pub(crate) domain: Option<OwnedFd>,
+    /// Its refusals stay out of the host's audit log.
+    pub(crate) quiet: bool,
+    /// A process group that is not this process's.
+    pub(crate) own_group: bool,
+    /// These limits of descriptors, soft and hard.
+    pub(crate) limits: Rlimit,
+}
+
+/// Has the command start so, and with no descriptor beyond the first three, whatever this process has open by then.
+pub(crate) fn seclude(command: &mut Command, seclusion: Seclusion) {
+    let Seclusion { domain, quiet, own_group, limits } = seclusion;
+    let group = process_group();
     let seclude = move || {
         rustix::process::setrlimit(Resource::Nofile, limits)?;
+        if own_group && process_group() == group {
+            rustix::process::setpgid(None, None)?;
+        }
         if let Some(domain) = &domain {
             enter_domain(domain.as_raw_fd(), quiet)?;
         }
@@ -239,7 +268,7 @@ pub(crate) fn seclude(command: &mut Command, domain: Option<OwnedFd>, quiet: boo
 }
 
 /// Restricts the calling thread (landlock_restrict_self(2)).
-fn enter_domain(domain: RawFd, quiet: bool) -> std::io::Result<()> {
+pub(crate) fn enter_domain(domain: RawFd, quiet: bool) -> std::io::Result<()> {
     const LOG_SAME_EXEC_OFF: libc::c_ulong = 1;
     const LOG_SUBDOMAINS_OFF: libc::c_ulong = 4;
     let flags = if quiet { LOG_SAME_EXEC_OFF | LOG_SUBDOMAINS_OFF } else { 0 };

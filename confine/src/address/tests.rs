@@ -26,6 +26,40 @@ fn a_mapped_address_is_the_ipv4_one() {
 }
 
 #[test]
+fn what_a_socket_is_bound_to_names_no_device() {
+    let local = |address: &str, family| parse_local(&to_bytes(address.parse().unwrap(), family), family);
+    for (address, family) in [
+        ("0.0.0.0:0", Family::V4),
+        ("127.0.0.9:80", Family::V4),
+        ("[::]:80", Family::V6),
+        ("[2001:db8::2]:80", Family::V6),
+        ("[ff05::2]:80", Family::V6),
+    ] {
+        assert_eq!(local(address, family), Ok(address.parse().unwrap()));
+    }
+    assert_eq!(local("192.0.2.2:80", Family::V6), Ok("[::ffff:192.0.2.2]:80".parse().unwrap()));
+    for address in ["[fe80::1%7]:80", "[febf::1%7]:0", "[ff02::2%7]:80", "[ff01::2%7]:80", "[ff12::2%7]:80", "[fe80::1]:80"] {
+        assert_eq!(local(address, Family::V6), Err(Errno::ADDRNOTAVAIL), "{address}");
+    }
+    let with_device = local("[2001:db8::2%7]:80", Family::V6);
+    assert_eq!(with_device, Ok("[2001:db8::2]:80".parse().unwrap()), "the kernel ignores a device that is not needed");
+}
+
+#[test]
+fn what_a_socket_is_bound_to_is_of_its_family_and_whole() {
+    let (v4, v6) = (to_bytes("192.0.2.2:80".parse().unwrap(), Family::V4), to_bytes("[::]:80".parse().unwrap(), Family::V6));
+    assert_eq!(parse_local(&v4, Family::V6), Err(Errno::INVAL), "it is shorter, too");
+    assert_eq!(parse_local(&v6, Family::V4), Err(Errno::AFNOSUPPORT));
+    assert_eq!(parse_local(&[&v4[..], &[0; 16]].concat(), Family::V6), Err(Errno::AFNOSUPPORT));
+    assert_eq!(parse_local(&[0; 16], Family::V4), Ok("0.0.0.0:0".parse().unwrap()));
+    assert_eq!(parse_local(&[&[0; 2], &v4[2..]].concat(), Family::V4), Err(Errno::AFNOSUPPORT));
+    for length in 0..16 {
+        assert_eq!(parse_local(&v4[..length], Family::V4), Err(Errno::INVAL));
+        assert_eq!(parse_local(&v6[..length], Family::V6), Err(Errno::INVAL));
+    }
+}
+
+#[test]
 fn families_are_told_apart() {
     assert_eq!(parse(&[0, 0]), Ok(Address::Nobody));
     assert_eq!(parse(&[16, 0]), Ok(Address::Other));

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::rules::tests::decide;
-use crate::rules::{Setting, rules};
+use crate::rules::{Guarded, Setting, rules};
 
 /// What the kernel would do: a classic BPF machine with the instructions that are used here.
 fn run(program: &[sock_filter], architecture: u32, call: u32, arguments: [u64; 6]) -> u32 {
@@ -38,9 +38,9 @@ fn run(program: &[sock_filter], architecture: u32, call: u32, arguments: [u64; 6
 }
 
 const SETTINGS: [Setting; 2] = [
-    Setting { guarded_pid: None, no_namespaces: false, unix_is_born: false, executions_are_told: false, memory_is_sealed: false },
+    Setting { guarded: None, no_namespaces: false, unix_is_born: false, executions_are_told: false, memory_is_sealed: false },
     Setting {
-        guarded_pid: Some(4711),
+        guarded: Some(Guarded { pid: 4711, group: 4700 }),
         no_namespaces: true,
         unix_is_born: true,
         executions_are_told: true,

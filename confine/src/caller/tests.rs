@@ -15,7 +15,7 @@ fn sockets_are_told_apart_without_being_taken() {
     let (unix, _other) = UnixDatagram::pair().unwrap();
     assert_eq!(this().protocol(tcp.as_raw_fd()), Ok(Protocol::Tcp(Family::V4)));
     assert_eq!(this().protocol(udp.as_raw_fd()), Ok(Protocol::Udp(Family::V4)));
-    assert_eq!(this().protocol(unix.as_raw_fd()), Ok(Protocol::Other));
+    assert_eq!(this().protocol(unix.as_raw_fd()), Ok(Protocol::Local));
     assert_ne!(this().socket(tcp.as_raw_fd()), this().socket(udp.as_raw_fd()));
 }
 
@@ -57,9 +57,19 @@ fn memory_is_read_both_ways_and_what_is_not_there_is_a_fault() {
 fn memory_is_written_where_it_is_and_nowhere_else() {
     let place = std::sync::Mutex::new([0_u8; 4]);
     let pointer = place.lock().unwrap().as_ptr() as u64;
-    this().write(pointer, b"text").unwrap();
+    let memory = this().memory(|| true).unwrap();
+    memory.write(pointer, b"text").unwrap();
     assert_eq!(*place.lock().unwrap(), *b"text");
-    assert_eq!(this().write(8, b"text"), Err(Errno::FAULT));
+    assert_eq!(memory.write(8, b"text"), Err(Errno::FAULT));
+    let mut read = [0; 4];
+    memory.read(pointer, &mut read).unwrap();
+    assert_eq!(read, *b"text");
+    assert_eq!(memory.read(8, &mut read), Err(Errno::FAULT));
+}
+
+#[test]
+fn memory_of_a_caller_that_does_not_wait_is_not_had() {
+    assert_eq!(this().memory(|| false).map(drop), Err(Errno::INTR));
 }
 
 #[test]

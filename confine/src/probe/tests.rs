@@ -32,3 +32,20 @@ fn this_machine_answers_and_is_not_restricted_by_the_question() {
     let filters = |status: &str| status.lines().find(|line| line.starts_with("Seccomp")).map(str::to_owned);
     assert_eq!(filters(&std::fs::read_to_string("/proc/thread-self/status").unwrap()), filters(&status));
 }
+
+/// A profile that knows some calls of Landlock and not others.
+#[test]
+fn a_landlock_that_is_there_and_can_not_be_used_is_none() {
+    if probe().unwrap().landlock.is_err() {
+        return eprintln!("SKIPPED: no Landlock here");
+    }
+    let call = u32::try_from(libc::SYS_landlock_restrict_self).unwrap();
+    let (found, _) = sys::in_child(|report| {
+        rustix::thread::set_no_new_privs(true).unwrap();
+        let rule = Rule { call, when: Vec::new(), then: Action::Fail(libc::EPERM), why: "to try it" };
+        sys::install(&bpf::compile(&[rule]), Listening::No).unwrap();
+        write!(report, "{:?}", probe().unwrap().landlock).unwrap();
+    })
+    .unwrap();
+    assert_eq!(String::from_utf8(found).unwrap(), format!("{:?}", Err::<u32, _>(Errno::PERM)));
+}

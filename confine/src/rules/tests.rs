@@ -13,7 +13,7 @@ pub(crate) fn decide(rules: &[Rule], call: u32, arguments: [u64; 6]) -> Action {
 }
 
 const ALL: Setting = Setting {
-    guarded_pid: Some(4711),
+    guarded: Some(Guarded { pid: 4711, group: 4700 }),
     no_namespaces: true,
     unix_is_born: true,
     executions_are_told: true,
@@ -61,7 +61,7 @@ fn tcp_and_udp_sockets_are_asked_about_and_no_others_exist() {
 #[test]
 fn unix_sockets_are_the_apps_own_where_they_may_be() {
     let none = rules(&Setting {
-        guarded_pid: None,
+        guarded: None,
         no_namespaces: false,
         unix_is_born: false,
         executions_are_told: false,
@@ -107,12 +107,43 @@ fn a_listener_is_refused_and_a_plain_filter_is_not() {
 }
 
 #[test]
+fn limits_and_processors_are_ones_own() {
+    let refused = Action::Fail(libc::EPERM);
+    assert_eq!(decided(libc::SYS_prlimit64, &[0, 7, 4096, 0]), Action::Allow);
+    assert_eq!(decided(libc::SYS_prlimit64, &[9, 7, 0, 4096]), Action::Allow, "to look is no harm");
+    assert_eq!(decided(libc::SYS_prlimit64, &[9, 7, 1 << 40, 0]), refused);
+    for call in [libc::SYS_sched_setaffinity, libc::SYS_sched_setscheduler, libc::SYS_sched_setparam, libc::SYS_sched_setattr] {
+        assert_eq!((decided(call, &[0, 8, 4096]), decided(call, &[9, 8, 4096])), (Action::Allow, Action::Ask));
+    }
+    assert_eq!(
+        (decided(libc::SYS_setpriority, &[0, 0, 5]), decided(libc::SYS_setpriority, &[0, 9, 5])),
+        (Action::Allow, Action::Ask)
+    );
+    for which in [1, 2] {
+        assert_eq!(decided(libc::SYS_setpriority, &[which, 0, 19]), refused, "a group or a user");
+    }
+    assert_eq!(
+        (decided(libc::SYS_ioprio_set, &[1, 0, 0]), decided(libc::SYS_ioprio_set, &[1, 9, 0])),
+        (Action::Allow, Action::Ask)
+    );
+    assert_eq!(decided(libc::SYS_ioprio_set, &[3, 0, 0]), refused);
+    assert_eq!((decided(libc::SYS_migrate_pages, &[0]), decided(libc::SYS_move_pages, &[9])), (Action::Allow, refused));
+    assert_eq!(decided(libc::SYS_ioctl, &[5, 0xaa00, 0]), refused);
+    assert_eq!(decided(libc::SYS_ioctl, &[5, 0x5401, 0]), Action::Allow);
+}
+
+#[test]
 fn only_the_supervisor_is_guarded() {
-    assert_eq!(decided(libc::SYS_kill, &[4711, 9]), Action::Fail(libc::EPERM));
-    assert_eq!(decided(libc::SYS_kill, &[u64::from(4711_u32.wrapping_neg()), 9]), Action::Fail(libc::EPERM));
-    assert_eq!(decided(libc::SYS_kill, &[4712, 9]), Action::Allow);
+    for group in [4711_u32, 4700, 1] {
+        assert_eq!(decided(libc::SYS_kill, &[u64::from(group.wrapping_neg()), 9]), Action::Fail(libc::EPERM));
+    }
+    assert_eq!(decided(libc::SYS_kill, &[4712, 9]), Action::Ask);
+    assert_eq!(decided(libc::SYS_kill, &[0, 9]), Action::Allow);
+    assert_eq!(decided(libc::SYS_kill, &[u64::from(5000_u32.wrapping_neg()), 9]), Action::Allow);
+    assert_eq!(decided(libc::SYS_setpgid, &[0, 4700]), Action::Fail(libc::EPERM));
+    assert_eq!(decided(libc::SYS_setpgid, &[0, 0]), Action::Allow);
     let none = rules(&Setting {
-        guarded_pid: None,
+        guarded: None,
         no_namespaces: false,
         unix_is_born: false,
         executions_are_told: false,

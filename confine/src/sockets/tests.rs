@@ -24,6 +24,43 @@ fn a_socket_is_taken_once() {
 }
 
 #[test]
+fn a_socket_that_is_in_use_is_closed_when_it_is_not_any_more() {
+    let sockets = Sockets::default();
+    let socket = held();
+    let inode = socket.inode;
+    let port = rustix::net::getsockname(&socket.socket).unwrap();
+    sockets.hold(socket);
+    let used = sockets.get(inode).unwrap();
+    let (begin, begun) = std::sync::mpsc::channel();
+    let user = thread::spawn(move || {
+        begun.recv().unwrap();
+        drop(used);
+    });
+    begin.send(()).unwrap();
+    sockets.let_go(inode);
+    user.join().unwrap();
+    let port = std::net::SocketAddr::try_from(port).unwrap();
+    assert!(UdpSocket::bind(port).is_ok());
+    assert_eq!(sockets.count(), 0);
+}
+
+#[test]
+fn others_that_are_bound_to_a_port_are_found() {
+    let sockets = Sockets::default();
+    let inodes = [80, 80, 443].map(|port| {
+        let socket = held();
+        let inode = socket.inode;
+        sockets.hold(socket);
+        sockets.bound(inode, port);
+        inode
+    });
+    assert!(sockets.take_bound(Kind::Tcp, 80, 0).is_empty());
+    let taken = sockets.take_bound(Kind::Udp, 80, inodes[0]);
+    assert_eq!(taken.iter().map(|held| held.inode).collect::<Vec<_>>(), [inodes[1]]);
+    assert_eq!(sockets.count(), 2);
+}
+
+#[test]
 fn whoever_connects_the_same_socket_meanwhile_waits_for_the_outcome() {
     let sockets = Sockets::default();
     let socket = held();

@@ -12,6 +12,7 @@ fn everything() -> Probe {
         landlock: Ok(7),
         receive_only: Ok(()),
         sealed_memory: Ok(()),
+        is_root: false,
         killed: None,
     }
 }
@@ -25,6 +26,11 @@ fn with_everything_every_layer_is_full() {
     let status = Status::of(&everything());
     assert!(status.confines());
     assert!(status.layers.iter().all(|layer| layer.level == Level::Full), "{status:?}");
+}
+
+#[test]
+fn an_app_that_is_root_has_the_supervisor_end_first() {
+    assert_eq!(level(&Probe { is_root: true, ..everything() }, "memory-pressure"), Level::Partial);
 }
 
 #[test]

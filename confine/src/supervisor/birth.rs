@@ -3,12 +3,14 @@
 //! The filter lets through only what is known here; it is looked at again all the same.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, ipproto, shutdown, socket_with};
 
 use super::Shared;
 use crate::address::Family;
+use crate::caller::Caller;
 use crate::sockets::{Held, Kind};
 use crate::sys::{self, Notification, Place};
 
@@ -40,11 +42,12 @@ fn deliver(shared: &Shared, call: &Notification) -> Result<(), Errno> {
         Kind::Udp if shared.abilities.receive_only => receive_only(family, flags)?,
         Kind::Udp => return Err(Errno::ACCESS),
     };
-    give(shared, call, Held::new(socket, family, kind)?, flags.contains(SocketFlags::CLOEXEC))
+    let held = Held::new(socket, family, kind)?.of(Caller { tid: call.tid });
+    give(shared, call, held, flags.contains(SocketFlags::CLOEXEC))
 }
 
 /// A TCP socket of this process's network.
-pub(super) fn tcp(family: Family, flags: SocketFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn tcp(family: Family, flags: SocketFlags) -> Result<OwnedFd, Errno> {
     socket_with(domain(family), SocketType::STREAM, flags | SocketFlags::CLOEXEC, Some(ipproto::TCP))
 }
 
@@ -67,13 +70,13 @@ fn domain(family: Family) -> AddressFamily {
 }
 
 /// Holds the socket, and answers with it. It is held first: another thread may guess the descriptor and connect it at once.
-/// And it is looked at meanwhile, so that nobody takes it out before this thread has let go of it: an app that closes its
-/// socket at once must find its port free.
+/// Giving waits for the caller, and nothing is locked meanwhile: a caller that does not get to run keeps nobody else waiting.
 fn give(shared: &Shared, call: &Notification, held: Held, close_on_exec: bool) -> Result<(), Errno> {
     let inode = held.inode;
+    let socket = Arc::clone(&held.socket);
     shared.sockets.hold(held);
-    let given = shared.sockets.look(inode, |held| answer_with(shared, call, &held.socket, close_on_exec));
-    let given = given.unwrap_or(Err(Errno::NFILE));
+    let given = answer_with(shared, call, &socket, close_on_exec);
+    drop(socket);
     if given.is_err() {
         drop(shared.sockets.take(inode));
     }

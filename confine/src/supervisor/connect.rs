@@ -4,18 +4,18 @@
 //! place; so what is connected was made here in any case, and was aimed by this process.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::event::Timespec;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, sockopt};
 
-use super::{Shared, birth, datagram, descriptor, unix};
-use crate::address::{self, Address, Destination, Family};
+use super::{Shared, birth, datagram, descriptor, dial, unix};
+use crate::address::{Address, Destination, Family};
 use crate::caller::{Caller, Flags, Process, Protocol};
 use crate::egress::{Reply, Request};
 use crate::established::{self, State};
@@ -27,6 +27,14 @@ const MOST_PENDING: usize = 4096;
 
 /// How many threads wait for a blocking connect that goes nowhere near a proxy.
 pub(super) const MOST_SLOW: usize = 64;
+
+/// How long a connection to a listener of this machine takes at most, which accepts quickly.
+const LONGEST_WAY: Duration = Duration::from_secs(2);
+
+/// How often a thread that waits for a connection looks whether somebody waits for it.
+const GLANCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+
+const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 type Introduce = Box<dyn FnOnce(SocketAddr) + Send>;
 
@@ -48,6 +56,8 @@ enum Socket {
     Held(Held),
     /// A new one, to be put in place of the caller's.
     Fresh(Family, Flags),
+    /// The new one, and whether its descriptor ends with the program.
+    Made(Held, bool),
 }
 
 /// One of a limited number.
@@ -119,8 +129,8 @@ fn look(shared: &Arc<Shared>, call: &Notification) -> Result<Step, Errno> {
 fn local(shared: &Shared, protocol: Protocol) -> Result<Step, Errno> {
     match protocol {
         Protocol::Tcp(_) | Protocol::Udp(_) => Err(Errno::AFNOSUPPORT),
-        Protocol::Other if shared.abilities.own_connects_fail => Ok(Step::LetThrough),
-        Protocol::Other => Err(Errno::ACCESS),
+        Protocol::Local if shared.abilities.own_connects_fail => Ok(Step::LetThrough),
+        Protocol::Local | Protocol::Other => Err(Errno::ACCESS),
     }
 }
 
@@ -132,16 +142,13 @@ fn aim(shared: &Arc<Shared>, call: &Notification, inode: u64, to: Destination) -
         return Err(Errno::AFNOSUPPORT);
     }
     if kind == Kind::Udp {
-        let step = datagram::connect(shared, call, family, to.address)?;
-        // Another socket has taken its place.
-        drop(shared.sockets.take(inode));
-        return Ok(step);
+        return datagram::connect(shared, call, inode, family, to.address);
     }
     let slot = Slot::take(shared, |shared| &shared.pending, MOST_PENDING).ok_or(Errno::AGAIN)?;
     let socket = match shared.sockets.take_to_connect(inode, to.address) {
         Some(held) => Socket::Held(held),
         None if shared.sockets.join(inode, to.address, call.id)? => return Ok(Step::Done),
-        None => match again(shared, call, inode, to.address) {
+        None => match again(shared, call, inode, to.address)? {
             Some(step) => return Ok(step),
             None => Socket::Fresh(family, caller.flags(number)?),
         },
@@ -163,30 +170,42 @@ fn kind_of(shared: &Shared, caller: Caller, number: i32, inode: u64) -> Result<(
     match caller.protocol(number)? {
         Protocol::Tcp(family) => Ok((family, Kind::Tcp)),
         Protocol::Udp(family) => Ok((family, Kind::Udp)),
-        Protocol::Other => Err(Errno::INVAL),
+        Protocol::Local | Protocol::Other => Err(Errno::INVAL),
     }
 }
 
-/// A connect of a socket that was connected before: a program that asks how it went, or a call that the kernel restarted after
-/// a signal (before Linux 5.19).
-fn again(shared: &Shared, call: &Notification, inode: u64, to: SocketAddr) -> Option<Step> {
+/// A connect of a socket that is in use already: a program that asks how it went, a call that the kernel restarted after a signal
+/// (before Linux 5.19), or a socket that listens or was accepted. None if it is in use for nothing, so that another may take its
+/// place.
+fn again(shared: &Shared, call: &Notification, inode: u64, to: SocketAddr) -> Result<Option<Step>, Errno> {
     let tell = |outcome: Outcome| shared.answer(call.id, outcome.answer.map(|()| 0));
-    let Recalled::Past(past) = shared.sockets.recall(inode, to, tell)? else { return Some(Step::Done) };
-    match established::state_of(inode)? {
-        State::Connecting => Some(Step::Answer(Err(Errno::ALREADY))),
-        State::Connected if past.answer == Err(Errno::INPROGRESS) => {
+    let past = match shared.sockets.recall(inode, to, tell) {
+        Some(Recalled::Told) => return Ok(Some(Step::Done)),
+        Some(Recalled::Past(past)) => Some(past),
+        None => None,
+    };
+    Ok(match (established::state_of(inode)?, past) {
+        (None, _) => None,
+        (Some(State::Connecting), _) => Some(Step::Answer(Err(Errno::ALREADY))),
+        (Some(State::Connected), Some(past)) if past.answer == Err(Errno::INPROGRESS) => {
             conclude(shared, call.id, inode, past.destination, Ok(()));
             Some(Step::Done)
         }
-        State::Connected => Some(Step::Answer(Err(Errno::ISCONN))),
-    }
+        (Some(State::Connected | State::Listening), _) => Some(Step::Answer(Err(Errno::ISCONN))),
+    })
 }
 
 /// connect(2) to nobody. A socket that was never connected stays as it is; of one that was, a fresh one takes the place.
 fn disconnect(shared: &Arc<Shared>, call: &Notification, inode: u64) -> Result<Step, Errno> {
     let caller = Caller { tid: call.tid };
     let number = descriptor(call);
-    if shared.sockets.look(inode, |_| ()).is_some() || shared.pairs.family_of(inode).is_some() {
+    if let Some(held) = shared.sockets.get(inode) {
+        if held.kind == Kind::Udp {
+            rustix::net::connect_unspec(&held.socket)?;
+        }
+        return Ok(Step::Answer(Ok(())));
+    }
+    if shared.pairs.family_of(inode).is_some() {
         return Ok(Step::Answer(Ok(())));
     }
     let Protocol::Tcp(family) = caller.protocol(number)? else {
@@ -195,8 +214,8 @@ fn disconnect(shared: &Arc<Shared>, call: &Notification, inode: u64) -> Result<S
     };
     let flags = caller.flags(number)?;
     let socket = birth::tcp(family, socket_flags(flags))?;
-    let held = Held::new(socket, family, Kind::Tcp)?;
-    let copy = rustix::io::fcntl_dupfd_cloexec(&held.socket, 3)?;
+    let held = Held::new(socket, family, Kind::Tcp)?.of(caller);
+    let copy = Arc::clone(&held.socket);
     let fresh = held.inode;
     shared.sockets.forget(inode);
     shared.sockets.hold(held);
@@ -209,10 +228,6 @@ fn disconnect(shared: &Arc<Shared>, call: &Notification, inode: u64) -> Result<S
 
 pub(super) fn socket_flags(flags: Flags) -> SocketFlags {
     if flags.nonblocking { SocketFlags::NONBLOCK } else { SocketFlags::empty() }
-}
-
-pub(super) fn is_nonblocking(socket: &OwnedFd) -> bool {
-    fcntl_getfl(socket).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
 }
 
 impl Attempt {
@@ -232,105 +247,145 @@ impl Attempt {
 
     pub(crate) fn direct(self) {
         let to = self.destination;
-        if self.is_nonblocking() {
-            self.establish(to, None);
-        } else {
-            self.establish_elsewhere(to);
-        }
+        self.establish(to, None, None);
     }
 
     pub(crate) fn through(self, proxy: SocketAddr, introduce: Introduce) {
-        self.establish(proxy, Some(introduce));
-    }
-
-    /// Of the socket that is held; none of ours is 0.
-    fn inode(&self) -> u64 {
-        if let Socket::Held(held) = &self.socket { held.inode } else { 0 }
+        self.establish(proxy, Some(introduce), Some(LONGEST_WAY));
     }
 
     fn is_nonblocking(&self) -> bool {
         match &self.socket {
-            Socket::Held(held) => is_nonblocking(&held.socket),
+            Socket::Held(held) | Socket::Made(held, _) => dial::is_nonblocking(&held.socket),
             Socket::Fresh(_, flags) => flags.nonblocking,
         }
     }
 
-    /// On a thread of its own, as nobody knows how long it takes.
-    fn establish_elsewhere(self, to: SocketAddr) {
-        let Some(slot) = Slot::take(&self.shared, |shared| &shared.slow, MOST_SLOW) else {
-            return self.fail(Errno::AGAIN);
+    /// Begins to connect, and waits for it on a thread of its own if it is not over at once. Nothing here waits itself: whoever
+    /// called has other things to do.
+    fn establish(mut self, to: SocketAddr, introduce: Option<Introduce>, longest: Option<Duration>) {
+        let held = match self.make() {
+            Ok(held) => held,
+            Err(errno) => return self.fail(errno),
         };
-        let shared = Arc::clone(&self.shared);
-        let (id, inode) = (self.id, self.inode());
+        match dial::begin(&self.shared, &held, to) {
+            Err(Errno::INPROGRESS) if !self.is_nonblocking() && dial::is_over(&held.socket, NO_TIME) => {
+                let connected = dial::end(&self.shared, &held, to);
+                drop(held);
+                self.finish(connected, introduce);
+            }
+            Err(Errno::INPROGRESS) if !self.is_nonblocking() => self.wait_elsewhere(held, to, introduce, longest),
+            begun => {
+                drop(held);
+                self.finish(begun, introduce);
+            }
+        }
+    }
+
+    /// The socket to connect; made now if it is to be a fresh one.
+    fn make(&mut self) -> Result<Held, Errno> {
+        if let Socket::Fresh(family, flags) = self.socket {
+            let made = Held::new(birth::tcp(family, socket_flags(flags))?, family, Kind::Tcp)?;
+            self.socket = Socket::Made(made, flags.close_on_exec);
+        }
+        match &self.socket {
+            Socket::Held(held) | Socket::Made(held, _) => Ok(held.clone()),
+            Socket::Fresh(..) => Err(Errno::BADF),
+        }
+    }
+
+    fn wait_elsewhere(self, held: Held, to: SocketAddr, introduce: Option<Introduce>, longest: Option<Duration>) {
+        let Some(slot) = Slot::take(&self.shared, |shared| &shared.slow, MOST_SLOW) else {
+            return self.give_up(held, Errno::AGAIN);
+        };
+        let (shared, id, inode) = (Arc::clone(&self.shared), self.id, held.inode);
         let work = move || {
             let _slot = slot;
-            self.establish(to, None);
+            match self.wait(&held, to, longest) {
+                connected @ (Ok(()) | Err(Errno::INPROGRESS)) => {
+                    drop(held);
+                    self.finish(connected, introduce);
+                }
+                Err(errno) => self.give_up(held, errno),
+            }
         };
         if thread::Builder::new().name("confine-connect".into()).spawn(work).is_err() {
             // The socket went with the thread that is not.
-            for id in shared.sockets.put_back(inode, None).into_iter().chain([id]) {
+            for id in shared.sockets.over(inode).into_iter().chain([id]) {
                 shared.answer(id, Err(Errno::AGAIN));
             }
         }
     }
 
-    fn establish(mut self, to: SocketAddr, introduce: Option<Introduce>) {
-        match self.socket {
-            Socket::Held(held) => {
-                let connected = connect(&held.socket, held.family, to, introduce);
-                self.socket = Socket::Held(held);
-                self.finish(connected);
+    /// Waits for the connection, for as long as somebody waits for the answer.
+    fn wait(&self, held: &Held, to: SocketAddr, longest: Option<Duration>) -> Result<(), Errno> {
+        let since = Instant::now();
+        let callers = sockopt::socket_timeout(&held.socket, sockopt::Timeout::Send)?;
+        let mut awaited = since;
+        while !dial::is_over(&held.socket, GLANCE) {
+            if longest.is_some_and(|longest| since.elapsed() >= longest) {
+                return Err(Errno::TIMEDOUT);
             }
-            Socket::Fresh(family, flags) => match self.replace(family, flags, to, introduce) {
-                Ok((inode, connected)) => {
-                    self.shared.counts.replaced.fetch_add(1, Ordering::Relaxed);
-                    conclude(&self.shared, self.id, inode, self.destination, connected);
-                }
-                Err(errno) => self.fail(errno),
-            },
+            if callers.is_some_and(|callers| since.elapsed() >= callers) {
+                // As connect(2) with SO_SNDTIMEO (socket(7)).
+                return Err(Errno::INPROGRESS);
+            }
+            if self.is_awaited() || self.shared.sockets.is_joined(held.inode) {
+                awaited = Instant::now();
+            } else if self.shared.abilities.waits_until_killed || awaited.elapsed() > LONGEST_WAY {
+                return Err(Errno::INTR);
+            }
         }
+        dial::end(&self.shared, held, to)
     }
 
-    /// The held socket was connected, or is being connected.
-    fn finish(self, connected: Result<(), Errno>) {
-        let Socket::Held(held) = &self.socket else { return };
+    /// Ends the attempt of the socket itself, and fails.
+    fn give_up(self, held: Held, errno: Errno) {
+        let _ = self.shared.watched.run(|| rustix::net::connect_unspec(&held.socket));
+        drop(held);
+        self.fail(errno);
+    }
+
+    /// The socket is connected, or is being connected; or not.
+    fn finish(self, connected: Result<(), Errno>, introduce: Option<Introduce>) {
         if !matches!(connected, Ok(()) | Err(Errno::INPROGRESS)) {
             return self.fail(connected.err().unwrap_or(Errno::ACCESS));
         }
+        if let Err(errno) = self.hand_over(introduce) {
+            return self.fail(errno);
+        }
+        let (Socket::Held(held) | Socket::Made(held, _)) = self.socket else { return };
         let inode = held.inode;
-        // Let go before the app hears of it, so that what it closes is closed.
-        drop(self.socket);
+        // Let go before the app hears of it, so that what it closes is closed. If it has closed it, this is the close that lingers.
+        self.shared.watched.run(|| held.let_go());
         conclude(&self.shared, self.id, inode, self.destination, connected);
     }
 
+    /// What must be done with a connection before the app hears of it.
+    fn hand_over(&self, introduce: Option<Introduce>) -> Result<(), Errno> {
+        let (Socket::Held(held) | Socket::Made(held, _)) = &self.socket else { return Err(Errno::BADF) };
+        if let Some(introduce) = introduce {
+            let local: SocketAddr = rustix::net::getsockname(&held.socket)?.try_into()?;
+            introduce(SocketAddr::new(local.ip().to_canonical(), local.port()));
+        }
+        if let Socket::Made(held, close_on_exec) = &self.socket {
+            let place = Place::Over(self.number);
+            sys::give(self.shared.listener.as_fd(), self.id, held.socket.as_fd(), place, *close_on_exec)?;
+            self.shared.counts.replaced.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The copy is not kept: most programs close what was refused, and epoll would tell them of it for as long as it is open.
     fn fail(self, errno: Errno) {
         let mut told = vec![self.id];
         if let Socket::Held(held) = self.socket {
-            told.extend(self.shared.sockets.put_back(held.inode, Some(held)));
+            told.extend(self.shared.sockets.over(held.inode));
+            self.shared.watched.run(|| held.let_go());
         }
         for id in told {
             self.shared.answer(id, Err(errno));
         }
-    }
-
-    /// Connects a fresh socket and puts it in place of the caller's. Returns its inode, and what the caller is to be told: that
-    /// it is connected, or is being connected.
-    fn replace(
-        &self,
-        family: Family,
-        flags: Flags,
-        to: SocketAddr,
-        introduce: Option<Introduce>,
-    ) -> Result<(u64, Result<(), Errno>), Errno> {
-        let socket = birth::tcp(family, socket_flags(flags))?;
-        let inode = rustix::fs::fstat(&socket)?.st_ino;
-        let connected = connect(&socket, family, to, introduce);
-        if !matches!(connected, Ok(()) | Err(Errno::INPROGRESS)) {
-            return Err(connected.err().unwrap_or(Errno::ACCESS));
-        }
-        let place = Place::Over(self.number);
-        sys::give(self.shared.listener.as_fd(), self.id, socket.as_fd(), place, flags.close_on_exec)?;
-        Ok((inode, connected))
     }
 }
 
@@ -341,34 +396,4 @@ fn conclude(shared: &Shared, id: u64, inode: u64, destination: SocketAddr, conne
         let answer = if outcome.told { Err(Errno::ISCONN) } else { connected.map(|()| 0) };
         shared.answer(joined.unwrap_or(id), answer)
     });
-}
-
-/// Connects, and tells who it is that comes.
-fn connect(socket: &OwnedFd, family: Family, to: SocketAddr, introduce: Option<Introduce>) -> Result<(), Errno> {
-    let to = address::for_family(to, family).ok_or(Errno::AFNOSUPPORT)?;
-    if matches!(to, SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some()) {
-        // A socket for IPv6 only could not get there. It has no address yet, so this may still be changed.
-        let _ = sockopt::set_ipv6_v6only(socket, false);
-    }
-    let connected = match rustix::net::connect(socket, &to) {
-        Err(Errno::INTR) => wait_until_connected(socket),
-        connected => connected,
-    };
-    if let (Ok(()) | Err(Errno::INPROGRESS), Some(introduce)) = (connected, introduce) {
-        let local = rustix::net::getsockname(socket).ok().and_then(|local| SocketAddr::try_from(local).ok());
-        let local = local.ok_or(Errno::ADDRNOTAVAIL)?;
-        introduce(SocketAddr::new(local.ip().to_canonical(), local.port()));
-    }
-    connected
-}
-
-/// Waits for a connection that is being made; at most as long as the kernel tries to make it.
-fn wait_until_connected(socket: &OwnedFd) -> Result<(), Errno> {
-    let mut polled = [PollFd::new(socket, PollFlags::OUT)];
-    while let Err(errno) = poll(&mut polled, None) {
-        if errno != Errno::INTR {
-            return Err(errno);
-        }
-    }
-    sockopt::socket_error(socket)?
 }

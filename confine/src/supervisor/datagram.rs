@@ -1,7 +1,8 @@
 //! Datagrams: sockets of the app can't send any, so that all that remains is what is done for them here: DNS, and what the egress
 //! lets pass ([`relay`]).
 //!
-//! A socket that is connected to a nameserver is replaced by one end of a pair whose other end is read here. What it is asked
+//! A socket that is connected to a nameserver is replaced by one end of a pair whose other end is read here; who has registered it
+//! with epoll before must do it again. What it is asked
 //! of its addresses is answered so that it looks like what it stands for. A query that is sent without connecting is taken from
 //! the caller's memory, and what is allowed of it is sent from the same port.
 
@@ -10,20 +11,22 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use super::connect::{MOST_SLOW, Slot, Step, is_nonblocking, socket_flags};
+use super::connect::{MOST_SLOW, Slot, Step, socket_flags};
+use super::dial::is_nonblocking;
 use super::relay::{self, MOST_RELAYS, OUTSIDE, Relay};
-use super::{Shared, descriptor};
+use super::{Shared, descriptor, earnest, readers};
 use crate::address::{self, Address, Family};
-use crate::caller::{Caller, Protocol};
+use crate::caller::{Caller, Memory, Process, Protocol};
 use crate::established;
-use crate::names::{Answer, Query};
-use crate::sockets::{Held, Kind};
+use crate::names::Query;
+use crate::sockets::{self, Kind};
 use crate::sys::{self, Notification, Place};
 
 /// How many sockets stand for one connected to a nameserver at most; the oldest goes. A lookup has one or two for a moment, a
@@ -31,7 +34,7 @@ use crate::sys::{self, Notification, Place};
 const MOST_PAIRS: usize = 128;
 
 /// The longest query that is read. By UDP few are longer than 512 bytes (RFC 1035 section 2.3.4).
-const LONGEST_QUERY: usize = 4096;
+pub(super) const LONGEST_QUERY: usize = 4096;
 
 /// The longest answer, as of UDP.
 const LONGEST_ANSWER: usize = 65_535;
@@ -39,28 +42,38 @@ const LONGEST_ANSWER: usize = 65_535;
 /// The inode that no socket has.
 const NO_PAIR: u64 = 0;
 
-/// How often a receiver that waits is looked after, in nanoseconds.
-const PATIENCE: i64 = 250_000_000;
+/// How often a receiver that waits is looked after.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A socket that stands for one connected to a nameserver, or to whom datagrams may go.
 #[derive(Debug)]
-pub(super) struct Pair {
-    /// The app's end, which it has as well.
-    app: Arc<OwnedFd>,
+pub(crate) struct Pair {
+    /// The app's end, for as long as the app seems to have it as well.
+    app: Mutex<Option<Arc<OwnedFd>>>,
     /// Our end.
-    here: Arc<OwnedFd>,
-    peer: SocketAddr,
+    pub(super) here: Arc<OwnedFd>,
+    pub(super) peer: SocketAddr,
     local: SocketAddr,
     family: Family,
     /// Whom it is passed on to, if that is no nameserver.
     pub(super) relay: Option<Relay>,
+    /// Who connected it.
+    caller: Caller,
+    pub(super) process: Option<Process>,
+    born: Instant,
+}
+
+impl Pair {
+    fn app(&self) -> Option<Arc<OwnedFd>> {
+        self.app.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// All pairs of one confinement.
 #[derive(Debug)]
 pub(crate) struct Pairs {
     table: Mutex<Table>,
-    readable: OwnedFd,
+    pub(super) readable: OwnedFd,
     alarm: OwnedFd,
 }
 
@@ -117,7 +130,7 @@ impl Pairs {
         let _ = rustix::io::write(&self.alarm, &1_u64.to_ne_bytes());
     }
 
-    fn get(&self, inode: u64) -> Option<Arc<Pair>> {
+    pub(super) fn get(&self, inode: u64) -> Option<Arc<Pair>> {
         self.table().pairs.get(&inode).cloned()
     }
 
@@ -144,6 +157,30 @@ impl Pairs {
         Ok(())
     }
 
+    /// Lets go of the app's end of those that are older than this and that `has` says nobody has any more; what epoll has
+    /// registered goes with it. Of the others' ends nobody knows, and they stay until there are too many.
+    pub(super) fn let_go(&self, older: Duration, mut has: impl FnMut(Caller, u64) -> bool) {
+        let old = |(inode, pair): (&u64, &Arc<Pair>)| (pair.born.elapsed() > older).then(|| (*inode, Arc::clone(pair)));
+        let old: Vec<(u64, Arc<Pair>)> = self.table().pairs.iter().filter_map(old).collect();
+        for (inode, pair) in old {
+            if pair.app().is_some() && !has(pair.caller, inode) {
+                let gone = pair.app.lock().unwrap_or_else(PoisonError::into_inner).take();
+                drop(gone);
+            }
+        }
+    }
+
+    /// A pair that hung whoever read from it is read no more.
+    pub(super) fn remove(&self, inode: u64) {
+        let removed = self.table().pairs.remove(&inode);
+        if let Some(pair) = removed {
+            let _ = epoll::delete(&self.readable, &pair.here);
+            if let Some(relay) = &pair.relay {
+                let _ = epoll::delete(&self.readable, &relay.socket);
+            }
+        }
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -152,6 +189,8 @@ impl Pairs {
 impl Table {
     /// Returns those that had to go.
     fn add(&mut self, inode: u64, pair: Pair) -> Vec<Arc<Pair>> {
+        self.order.retain(|other| *other != inode);
+        self.relays.remove(&inode);
         if pair.relay.is_some() {
             self.relays.insert(inode);
         } else {
@@ -172,53 +211,40 @@ impl Table {
     }
 }
 
-/// Reads what is asked and sent through pairs; at most this long, if nothing is.
-pub(super) fn serve_queries(shared: &Shared, patience: Duration) {
-    let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 16];
-    let patience = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
-    let Ok((ready, _)) = epoll::wait(&shared.pairs.readable, &mut events, Some(&patience)) else { return };
-    for event in ready {
-        let token = event.data.u64();
-        let Some(pair) = shared.pairs.get(token & !OUTSIDE) else { continue };
-        match &pair.relay {
-            Some(relay) => relay.pass(&pair.here, token & OUTSIDE != 0),
-            None => read_query(shared, &pair),
-        }
-    }
-}
-
-fn read_query(shared: &Shared, pair: &Pair) {
-    let mut message = vec![0; LONGEST_QUERY];
-    let Ok((length, whole)) = rustix::net::recv(&pair.here, &mut message[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC) else {
-        return;
-    };
-    if whole > LONGEST_QUERY {
-        return;
-    }
-    message.truncate(length);
-    let query = Query { nameserver: pair.peer, message };
-    shared.names.query(query, Answer::new(Asker::Pair(Arc::clone(&pair.here))));
-}
-
 /// connect(2) of a datagram socket.
-pub(super) fn connect(shared: &Shared, call: &Notification, family: Family, to: SocketAddr) -> Result<Step, Errno> {
+pub(super) fn connect(shared: &Shared, call: &Notification, inode: u64, family: Family, to: SocketAddr) -> Result<Step, Errno> {
     let relay = match shared.names.is_nameserver(to) {
         true => None,
         false if shared.egress.datagram(to) => Some(Relay::new(to)?),
-        // Who looks for a source address by connecting learns that there is none.
-        false => return Err(Errno::NETUNREACH),
+        false => return earnest::connect(shared, call, inode, family, to),
     };
     let caller = Caller { tid: call.tid };
     let number = descriptor(call);
     let flags = caller.flags(number)?;
     let pair_flags = SocketFlags::CLOEXEC | socket_flags(flags);
     let (app, here) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::DGRAM, pair_flags, None)?;
-    let inode = rustix::fs::fstat(&app)?.st_ino;
+    sockets::sys::refuse_rights(here.as_fd());
+    if let Some(held) = shared.sockets.get(inode) {
+        earnest::carry_options(&held.socket, &app);
+    }
     let local = relay.as_ref().map_or_else(|| source_for(to), Relay::local)?;
-    let pair = Pair { app: Arc::new(app), here: Arc::new(here), peer: to, local, family, relay };
-    let app = Arc::clone(&pair.app);
-    shared.pairs.add(inode, pair)?;
+    let app = Arc::new(app);
+    let process = caller.process().filter(|_| shared.waits(call.id));
+    let pair = Pair {
+        app: Mutex::new(Some(Arc::clone(&app))),
+        here: Arc::new(here),
+        peer: to,
+        local,
+        family,
+        relay,
+        caller,
+        process,
+        born: Instant::now(),
+    };
+    shared.pairs.add(rustix::fs::fstat(&app)?.st_ino, pair)?;
     sys::give(shared.listener.as_fd(), call.id, app.as_fd(), Place::Over(number), flags.close_on_exec)?;
+    // Another socket has taken its place.
+    shared.sockets.let_go(inode);
     Ok(Step::Answer(Ok(())))
 }
 
@@ -252,7 +278,7 @@ fn look_at_send(shared: &Shared, call: &Notification) -> Result<Option<i64>, Err
         (None, Some((Kind::Tcp, _))) => return Ok(None),
         (None, None) => match caller.protocol(descriptor(call))? {
             Protocol::Udp(family) => family,
-            Protocol::Tcp(_) | Protocol::Other => return Ok(None),
+            Protocol::Tcp(_) | Protocol::Local | Protocol::Other => return Ok(None),
         },
     };
     let Address::Internet(to) = caller.address(call.arguments[4], call.arguments[5])? else {
@@ -271,7 +297,8 @@ fn look_at_send(shared: &Shared, call: &Notification) -> Result<Option<i64>, Err
         return Err(Errno::INTR);
     }
     let length = i64::try_from(message.len()).map_err(|_| Errno::MSGSIZE)?;
-    shared.names.query(Query { nameserver: to.address, message }, Answer::new(asker));
+    let process = caller.process().filter(|_| shared.waits(call.id));
+    readers::ask(shared, Query { nameserver: to.address, message, process }, asker);
     Ok(Some(length))
 }
 
@@ -285,18 +312,10 @@ pub(super) fn read_message(caller: Caller, call: &Notification, longest: usize) 
     Ok(message)
 }
 
-/// Has the port of this socket be one that the supervisor may send from, for the app. That is for ports that the kernel
-/// chooses: of those that the app chooses it may want to know whether they are free.
-pub(super) fn prepare_to_bind(call: &Notification, held: &Held) {
-    let address = (Caller { tid: call.tid }).address(call.arguments[1], call.arguments[2]);
-    if i64::from(call.call) == libc::SYS_bind && matches!(address, Ok(Address::Internet(to)) if to.address.port() == 0) {
-        // Without it, what is sent from there does not arrive.
-        let _ = share_port(&held.socket);
-    }
-}
-
-/// Others of this user may use the port of this socket as well; it is the one that receives.
-fn share_port(socket: &OwnedFd) -> Result<(), Errno> {
+/// Has the port of this socket be one that the supervisor may send from, for the app: others of this user may use it as well,
+/// and it is the one that receives. That is for ports that the kernel chooses: of those that the app chooses it may want to know
+/// whether they are free.
+pub(super) fn share_port(socket: &OwnedFd) -> Result<(), Errno> {
     rustix::net::sockopt::set_socket_reuseport(socket, true)?;
     sys::first_of_group_receives(socket.as_fd())
 }
@@ -307,18 +326,19 @@ pub(super) fn local_address(shared: &Shared, inode: u64, family: Family) -> Resu
         Family::V4 => SocketAddr::from(([0, 0, 0, 0], 0)),
         Family::V6 => SocketAddr::from(([0_u16; 8], 0)),
     };
-    let bound = shared.sockets.look(inode, |held| {
-        let local: SocketAddr = rustix::net::getsockname(&held.socket)?.try_into()?;
-        if local.port() == 0 {
-            share_port(&held.socket)?;
-            rustix::net::bind(&held.socket, &any)?;
-        }
-        rustix::net::getsockname(&held.socket)?.try_into()
-    });
-    bound.unwrap_or_else(|| {
-        let port = established::udp_port_of(inode).ok_or(Errno::ADDRNOTAVAIL)?;
-        Ok(SocketAddr::new(any.ip(), port))
-    })
+    let Some(held) = shared.sockets.get(inode) else {
+        let port = established::udp_port_of(inode)?.ok_or(Errno::ADDRNOTAVAIL)?;
+        return Ok(SocketAddr::new(any.ip(), port));
+    };
+    let local: SocketAddr = rustix::net::getsockname(&held.socket)?.try_into()?;
+    if local.port() != 0 {
+        return Ok(local);
+    }
+    share_port(&held.socket)?;
+    rustix::net::bind(&held.socket, &any)?;
+    let local: SocketAddr = rustix::net::getsockname(&held.socket)?.try_into()?;
+    shared.sockets.bound(inode, local.port());
+    Ok(local)
 }
 
 /// recvfrom(2) with an address, getsockname(2), getpeername(2): of a pair they are answered, others go on.
@@ -329,30 +349,41 @@ pub(super) fn look_like_internet(shared: &Arc<Shared>, call: &Notification) {
     match i64::from(call.call) {
         libc::SYS_getsockname => name(shared, call, pair.local, pair.family),
         libc::SYS_getpeername => name(shared, call, pair.peer, pair.family),
-        _ => receive(shared, *call, &pair),
+        _ => match pair.app() {
+            Some(app) => receive(shared, *call, &pair, &app),
+            // The app has it in places where nobody found it.
+            None => shared.let_through(call.id),
+        },
     }
 }
 
 fn name(shared: &Shared, call: &Notification, address: SocketAddr, family: Family) {
-    let caller = Caller { tid: call.tid };
-    let written = write_address(caller, address, family, call.arguments[1], call.arguments[2]);
+    let memory = (Caller { tid: call.tid }).memory(|| shared.waits(call.id));
+    let written = memory.and_then(|memory| write_address(&memory, address, family, call.arguments[1], call.arguments[2]));
     shared.answer(call.id, written.map(|()| 0));
 }
 
 /// As `move_addr_to_user` of the kernel: as much as there is room for, and the whole length.
-fn write_address(caller: Caller, address: SocketAddr, family: Family, to: u64, length_at: u64) -> Result<(), Errno> {
+fn write_address(memory: &Memory, address: SocketAddr, family: Family, to: u64, length_at: u64) -> Result<(), Errno> {
     let bytes = address::to_bytes(address, family);
     let mut room = [0; 4];
-    caller.read(length_at, &mut room)?;
+    memory.read(length_at, &mut room)?;
     let room = usize::try_from(i32::from_ne_bytes(room)).map_err(|_| Errno::INVAL)?;
-    caller.write(to, &bytes[..room.min(bytes.len())])?;
-    caller.write(length_at, &u32::try_from(bytes.len()).unwrap_or(0).to_ne_bytes())
+    memory.write(to, &bytes[..room.min(bytes.len())])?;
+    memory.write(length_at, &u32::try_from(bytes.len()).unwrap_or(0).to_ne_bytes())
 }
 
-fn receive(shared: &Arc<Shared>, call: Notification, pair: &Arc<Pair>) {
+fn receive(shared: &Arc<Shared>, call: Notification, pair: &Arc<Pair>, app: &Arc<OwnedFd>) {
+    let memory = match (Caller { tid: call.tid }).memory(|| shared.waits(call.id)) {
+        Ok(memory) => memory,
+        Err(errno) => {
+            shared.answer(call.id, Err(errno));
+            return;
+        }
+    };
     let waits = RecvFlags::from_bits_retain((call.arguments[3] & 0xffff_ffff) as u32);
-    let received = receive_now(call, pair);
-    if received != Err(Errno::AGAIN) || waits.contains(RecvFlags::DONTWAIT) || is_nonblocking(&pair.app) {
+    let received = receive_now(&memory, &call, pair, app);
+    if received != Err(Errno::AGAIN) || waits.contains(RecvFlags::DONTWAIT) || is_nonblocking(app) {
         shared.answer(call.id, received);
         return;
     }
@@ -360,14 +391,20 @@ fn receive(shared: &Arc<Shared>, call: Notification, pair: &Arc<Pair>) {
         shared.answer(call.id, Err(Errno::AGAIN));
         return;
     };
-    let (pair, waiting) = (Arc::clone(pair), Arc::clone(shared));
+    let (pair, app, waiting) = (Arc::clone(pair), Arc::clone(app), Arc::clone(shared));
+    let longest = sockopt::socket_timeout(&app, Timeout::Recv).ok().flatten();
     let wait = move || {
         let _slot = slot;
         let mut received = Err(Errno::AGAIN);
+        let since = Instant::now();
         while received == Err(Errno::AGAIN) && waiting.waits(call.id) {
-            let mut polled = [PollFd::new(&*pair.app, PollFlags::IN)];
-            let _ = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: PATIENCE }));
-            received = receive_now(call, &pair);
+            let left = longest.map_or(PATIENCE, |longest| PATIENCE.min(longest.saturating_sub(since.elapsed())));
+            if left.is_zero() {
+                break;
+            }
+            let mut polled = [PollFd::new(&app, PollFlags::IN)];
+            let _ = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: left.subsec_nanos().into() }));
+            received = receive_now(&memory, &call, &pair, &app);
         }
         waiting.answer(call.id, received);
     };
@@ -376,17 +413,16 @@ fn receive(shared: &Arc<Shared>, call: Notification, pair: &Arc<Pair>) {
     }
 }
 
-fn receive_now(call: Notification, pair: &Pair) -> Result<i64, Errno> {
+fn receive_now(memory: &Memory, call: &Notification, pair: &Pair, app: &OwnedFd) -> Result<i64, Errno> {
     pair.relay.as_ref().map_or(Ok(()), Relay::take_error)?;
-    let caller = Caller { tid: call.tid };
     let [_, buffer, room, flags, address, length_at] = call.arguments;
     let flags = RecvFlags::from_bits_retain((flags & 0xffff_ffff) as u32);
     let room = usize::try_from(room).unwrap_or(usize::MAX).min(LONGEST_ANSWER);
     let mut message = vec![0; room];
     let kept = flags & (RecvFlags::PEEK | RecvFlags::TRUNC);
-    let (length, whole) = rustix::net::recv(&*pair.app, &mut message[..], kept | RecvFlags::DONTWAIT)?;
-    caller.write(buffer, message.get(..length.min(room)).ok_or(Errno::FAULT)?)?;
-    write_address(caller, pair.peer, pair.family, address, length_at)?;
+    let (length, whole) = rustix::net::recv(app, &mut message[..], kept | RecvFlags::DONTWAIT)?;
+    memory.write(buffer, message.get(..length.min(room)).ok_or(Errno::FAULT)?)?;
+    write_address(memory, pair.peer, pair.family, address, length_at)?;
     let told = if flags.contains(RecvFlags::TRUNC) { whole } else { length.min(room) };
     i64::try_from(told).map_err(|_| Errno::MSGSIZE)
 }

@@ -22,7 +22,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use held::{Found, Shareable};
 
 use super::birth::answer_with;
-use super::connect::{MOST_SLOW, Slot, Step, is_nonblocking, socket_flags};
+use super::connect::{MOST_SLOW, Slot, Step, socket_flags};
+use super::dial::is_nonblocking;
 use super::{Shared, descriptor};
 use crate::address::{Address, UnixName};
 use crate::caller::{Caller, Flags, Protocol};
@@ -137,7 +138,8 @@ fn state_of(shared: &Shared, caller: Caller, number: i32, inode: u64) -> Result<
     }
     match caller.protocol(number)? {
         Protocol::Tcp(_) | Protocol::Udp(_) => Err(Errno::AFNOSUPPORT),
-        Protocol::Other => Ok(established::unix_state_of(inode)),
+        Protocol::Local => Ok(established::unix_state_of(inode)),
+        Protocol::Other => Err(Errno::AFNOSUPPORT),
     }
 }
 

@@ -49,7 +49,7 @@ fn test_41_a_connected_socket_looks_like_one() {
 d, there = daemon(); c = udp(); c.connect(there); print("peer", c.getpeername() == there)
 c.send(b"x"); _, who = d.recvfrom(9); print("here", c.getsockname() == who)
 d.sendto(b"answer", who); print("from", c.recvfrom(99) == (b"answer", there))
-free, nobody = daemon(); free.close(); c = udp(); c.connect(nobody); c.send(b"x"); print("nobody", outcome(c.recvfrom, 9))
+free, nobody = daemon(); free.close(); free = udp(); free.bind(nobody); free.close(); c = udp(); c.connect(nobody); c.send(b"x"); print("nobody", outcome(c.recvfrom, 9))
 c.setblocking(False); print("once", outcome(c.recvfrom, 9))
 "#,
     );
@@ -91,16 +91,16 @@ fn test_41_datagrams_to_nobody_else() {
 d, there = daemon(); near = ("127.0.0.1", 9); c = udp(); c.connect(there); nobody = (ctypes.c_char * 16)()
 print("elsewhere", outcome(c.sendto, b"secret", EVIL), outcome(c.sendto, b"secret", near), outcome(c.connect, EVIL))
 print("disconnected", libc.connect(c.fileno(), nobody, 16), outcome(c.sendto, b"secret", EVIL))
-print("message", outcome(c.sendmsg, [b"secret"], [], 0, EVIL) in ("EINVAL", "EISCONN"))
+print("message", outcome(c.sendmsg, [b"secret"], [], 0, EVIL) == "EPIPE")
 print("fresh", outcome(udp().sendto, b"secret", near), outcome(udp().connect, near), outcome(udp().sendmsg, [b"x"], [], 0, there))
 c = udp(); c.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1); print("all", outcome(c.sendto, b"secret", ("255.255.255.255", 8125)), outcome(c.sendto, b"secret", ("127.255.255.255", 8125)))
 "#,
     );
     ran.went_well()
-        .said("elsewhere EACCES EACCES ENETUNREACH")
+        .said("elsewhere EACCES EACCES ok")
         .said("disconnected 0 EACCES")
         .said("message True")
-        .said("fresh EACCES ENETUNREACH EPIPE")
+        .said("fresh EACCES ok EPIPE")
         .said("all EACCES EACCES")
         .was_asked("nodatagram 198.51.100.66:443")
         .was_asked("nodatagram 127.0.0.1:9");

@@ -1,7 +1,9 @@
 //! Programs that connect, honestly or not, run confined and without privilege. A tap on the only way out is the judge of each
 //! attempt: not one packet may leave. Numbers are those of the study of ways around.
 
+mod binds;
 mod bypasses;
+mod in_use;
 mod connects;
 mod datagrams;
 mod executions;

@@ -48,3 +48,21 @@ fn test_14_an_address_that_is_flipped_while_a_datagram_is_sent() {
 fn test_15_a_descriptor_that_is_flipped_while_a_datagram_is_sent() {
     race("datagram");
 }
+
+/// Whoever has the number of a thread that was killed has not called for anything.
+#[test]
+fn test_21_a_number_that_is_used_again() {
+    if !is_possible() {
+        return;
+    }
+    let numbers = std::fs::read_to_string("/proc/sys/kernel/pid_max").expect("a limit");
+    if numbers.trim().parse::<u32>().expect("a number") > 1 << 16 {
+        return eprintln!("*** no attempt: there are too many numbers of processes to use them all ***");
+    }
+    let ran = run(true, &[&compile("reused", include_str!("attacks/reused.c")).display().to_string()]);
+    ran.went_well();
+    if ran.stdout.starts_with("SKIPPED") {
+        return eprintln!("*** no attempt: {} ***", ran.stdout.trim());
+    }
+    ran.said("untouched");
+}

@@ -89,16 +89,21 @@ fn test_16_nothing_goes_on_without_the_supervisor() {
     }
     let ran = confined(
         r#"
-a, b = os.pipe()
+a, b = os.pipe(); open("outlives", "w")
+# Another test has all numbers used again: a directory of /proc stays that of its process.
+supervisor = os.open("/proc/" + os.environ["SUPERVISOR"], os.O_RDONLY)
 s, t = tcp(), tcp(); udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 if os.fork() == 0:
     os.close(b); os.setsid()
     # The pipe ends with the supervisor's child; the supervisor itself ends soon after.
     os.read(a, 1)
-    while os.path.exists("/proc/" + os.environ["SUPERVISOR"]): time.sleep(0.01)
+    while outcome(lambda: os.stat("stat", dir_fd=supervisor)) == "ok": time.sleep(0.01)
     with open("after", "w") as after:
         print(outcome(s.connect, EVIL), outcome(t.connect, GOOD), outcome(udp.sendto, b"secret", EVIL), file=after)
         print(outcome(socket.socket, socket.AF_INET, socket.SOCK_STREAM), file=after)
+        libc.bind(s.fileno(), struct.pack("=HHI", 10, 0, 0) + socket.inet_pton(10, "fe80::1") + struct.pack("=I", 2), 28)
+        for one in (s, t, udp):
+            for send in (one.send, lambda data: one.sendmsg([data], [], 0, EVIL), lambda data: one.sendto(data, socket.MSG_FASTOPEN, EVIL)): outcome(send, b"secret")
     os.rename("after", "orphan")
     os._exit(0)
 "#,
@@ -208,4 +213,126 @@ print("supervisor", soft == hard, int(soft) > 2048)
     let soft = DESCRIPTORS.to_string();
     assert!(ran.stdout.lines().any(|line| line.split(' ').next() == Some(&soft)), "{ran:#?}");
     ran.went_well().said("supervisor True True");
+}
+
+/// Whoever has the same user may end or starve others by limits and priorities.
+#[test]
+fn test_41_limits_and_processors_of_the_supervisor() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+import resource, subprocess, shutil
+supervisor = int(os.environ["SUPERVISOR"])
+tids = [int(t) for t in os.listdir(f"/proc/{supervisor}/task")]
+for tid in tids:
+    print("limit", outcome(resource.prlimit, tid, resource.RLIMIT_CPU, (1, 1)), outcome(resource.prlimit, tid, resource.RLIMIT_NOFILE, (3, 3)))
+    print("sched", outcome(os.sched_setaffinity, tid, {0}), outcome(os.sched_setscheduler, tid, os.SCHED_IDLE, os.sched_param(0)),
+          outcome(os.sched_setparam, tid, os.sched_param(0)), outcome(os.setpriority, os.PRIO_PROCESS, tid, 19))
+    print("ioprio", libc.syscall(251, 1, tid, 3 << 13))
+print("all of them", outcome(os.setpriority, os.PRIO_USER, 0, 19), outcome(os.setpriority, os.PRIO_PGRP, os.getpgid(supervisor), 19))
+handle = os.open(f"/proc/{supervisor}", os.O_RDONLY)
+print("own", outcome(os.sched_setaffinity, 0, {0}), outcome(os.sched_setaffinity, os.getpid(), {0}), outcome(os.setpriority, os.PRIO_PROCESS, os.getpid(), 19),
+      outcome(resource.setrlimit, resource.RLIMIT_CORE, (0, 0)), outcome(os.nice, 1))
+print("tools", subprocess.run(["nice", "true"]).returncode, subprocess.run(["taskset", "1", "true"]).returncode, subprocess.run(["sh", "-c", "ulimit -n 64"]).returncode)
+import fcntl
+if os.access("/dev/userfaultfd", os.R_OK | os.W_OK): print("userfaultfd", outcome(fcntl.ioctl, os.open("/dev/userfaultfd", os.O_RDWR), 0xaa00, 0))
+s = tcp(); s.connect(GOOD); print(greeting(s))
+"#,
+    );
+    ran.went_well().said("own ok ok ok ok ok").said("tools 0 0 0").said("203.0.113.7:443").said("all of them EPERM EPERM");
+    for line in ran.stdout.lines() {
+        let (what, results) = line.split_once(' ').unwrap_or((line, ""));
+        match what {
+            "limit" | "sched" | "userfaultfd" => assert!(results.split(' ').all(|result| result == "EPERM"), "{ran:#?}"),
+            "ioprio" => assert_eq!(results, "-1", "{ran:#?}"),
+            _ => {}
+        }
+    }
+}
+
+/// Other ways to have a signal sent than to send it to the supervisor's own number.
+#[test]
+fn test_16_signals_that_take_other_ways() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+import fcntl
+supervisor = int(os.environ["SUPERVISOR"]); group = os.getpgid(supervisor)
+tids = [int(t) for t in os.listdir(f"/proc/{supervisor}/task")]
+for tid in tids: print("thread", outcome(os.kill, tid, 9), libc.syscall(200, tid, 9))
+print("groups", os.getpgrp() != group, outcome(os.killpg, group, 9))
+handle = os.open(f"/proc/{supervisor}", os.O_RDONLY)
+print("handle", libc.syscall(424, handle, 9, 0, 0))
+a, b = socket.socketpair()
+for owner in (*tids, -group):
+    outcome(fcntl.fcntl, a, fcntl.F_SETOWN, owner); outcome(fcntl.fcntl, a, 10, 9); fcntl.fcntl(a, fcntl.F_SETFL, os.O_ASYNC); b.send(b"x")
+outcome(fcntl.fcntl, a, 15, struct.pack("=ii", 1, supervisor)); b.send(b"x")
+for request in (0x8901, 0x8902): outcome(fcntl.ioctl, a, request, struct.pack("=i", supervisor)); b.send(b"x")
+fcntl.fcntl(a, fcntl.F_SETFL, 0)
+heard = []; signal.signal(signal.SIGUSR1, lambda *_: heard.append(1)); os.kill(os.getpid(), signal.SIGUSR1); signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+print("own", len(heard), libc.syscall(200, threading.get_native_id(), 0), outcome(os.kill, 0, 0))
+print("joined", outcome(os.setpgid, 0, group) if os.getpgrp() != os.getpid() else "leads"); signal.signal(signal.SIGTERM, signal.SIG_IGN); os.kill(0, signal.SIGTERM)
+s = tcp(); s.connect(GOOD); print(greeting(s))
+"#,
+    );
+    ran.went_well().said("own 2 0 ok").said("groups True EPERM").said("handle -1").said("203.0.113.7:443");
+    assert!(ran.stdout.lines().filter(|line| line.starts_with("thread")).all(|line| line == "thread EPERM -1"), "{ran:#?}");
+}
+
+/// An option of the app's own socket drops whatever answers a connect, even that to the proxy; and the mode of the socket changes
+/// while it is connected.
+#[test]
+fn test_42_connects_that_hang_keep_nobody_else_from_connecting() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+import fcntl
+IP_MINTTL = 21
+def deaf():
+    s = tcp(); s.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 255); return s
+print("deaf", outcome(deaf().connect, GOOD))
+s = deaf(); print("before", s.getblocking(), fcntl.fcntl(s, fcntl.F_GETFL) & os.O_NONBLOCK, outcome(s.connect, GOOD), fcntl.fcntl(s, fcntl.F_GETFL) & os.O_NONBLOCK)
+for name in (14, 32, 38, 31): print("option", outcome(tcp().setsockopt, socket.IPPROTO_TCP, name, bytes(256)))
+def hang():
+    while True:
+        s = deaf(); flags = fcntl.fcntl(s, fcntl.F_GETFL)
+        def flip():
+            while s.fileno() >= 0:
+                try: fcntl.fcntl(s, fcntl.F_SETFL, flags)
+                except (OSError, ValueError): return
+        flipper = threading.Thread(target=flip, daemon=True); flipper.start(); outcome(s.connect, GOOD); s.close(); flipper.join()
+for _ in range(20):
+    if os.fork() == 0: threading.Thread(target=hang, daemon=True).start(); hang()
+time.sleep(3)
+for _ in range(20):
+    s = tcp(); s.connect(GOOD); assert greeting(s) == "203.0.113.7:443"; s.close()
+print("others connect"); sys.stdout.flush(); signal.signal(signal.SIGTERM, signal.SIG_IGN); os.kill(0, signal.SIGTERM)
+"#,
+    );
+    ran.went_well().said("deaf ETIMEDOUT").said("before True 0 ETIMEDOUT 0").said("others connect");
+    assert_eq!(ran.stdout.matches("option EPERM").count(), 4, "{ran:#?}");
+}
+
+/// Whoever closes a connection that lingers waits for it, and that may be the supervisor.
+#[test]
+fn test_42_a_socket_that_is_closed_while_it_is_connected() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+for _ in range(300):
+    s = tcp(); s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 10000))
+    t = threading.Thread(target=lambda: libc.connect(s.fileno(), struct.pack("=HH4s8x", 2, socket.htons(443), socket.inet_aton(GOOD[0])), 16), daemon=True)
+    t.start(); os.close(s.detach()); t.join()
+s = tcp(); s.connect(GOOD); print(greeting(s))
+"#,
+    );
+    ran.went_well().said("203.0.113.7:443");
 }

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 ETH_P_ALL = 3
 # What the kernel sends of its own for an interface with IPv6: router and neighbour solicitations, group reports.
@@ -71,6 +72,9 @@ def main():
         resolver.write("nameserver 192.0.2.53\noptions timeout:20 attempts:1\n")
     subprocess.run(["mount", "--bind", f"{directory}/resolv.conf", "/etc/resolv.conf"], check=True)
     code = subprocess.run(command).returncode
+    # Whoever outlives everybody and means to act then has said so.
+    while os.path.exists(f"{directory}/outlives") and not os.path.exists(f"{directory}/orphan"):
+        time.sleep(0.01)
     # A packet is in the tap's queue before the call that sent it returns.
     with open(f"{directory}/leaks", "w") as leaks:
         leaks.writelines(line + "\n" for line in drain(tap))

@@ -1,0 +1,68 @@
+//! Connecting a socket that the app has, too, and has configured as it likes: nothing here waits for it.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+use rustix::net::sockopt;
+
+use super::Shared;
+use crate::address;
+use crate::sockets::{self, Held};
+
+pub(super) fn is_nonblocking(socket: &OwnedFd) -> bool {
+    fcntl_getfl(socket).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
+}
+
+/// Begins to connect without waiting, whatever the mode of the socket is. That mode is the app's, too, and may change in between:
+/// then whoever watches ends it.
+pub(super) fn begin(shared: &Shared, held: &Held, to: SocketAddr) -> Result<(), Errno> {
+    let socket = &held.socket;
+    let to = address::for_family(to, held.family).ok_or(Errno::AFNOSUPPORT)?;
+    if matches!(to, SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some()) {
+        // A socket for IPv6 only could not get there. It has no address yet, so this may still be changed.
+        let _ = sockopt::set_ipv6_v6only(socket, false);
+    }
+    refuse_device(socket)?;
+    let flags = fcntl_getfl(socket)?;
+    let waits = !flags.contains(OFlags::NONBLOCK);
+    if waits {
+        fcntl_setfl(socket, flags | OFlags::NONBLOCK)?;
+    }
+    let begun = shared.watched.run(|| rustix::net::connect(socket, &to));
+    if waits {
+        // Whatever else was changed meanwhile.
+        fcntl_setfl(socket, fcntl_getfl(socket)? - OFlags::NONBLOCK)?;
+    }
+    let begun = begun.map_err(|errno| if errno == Errno::INTR { Errno::TIMEDOUT } else { errno });
+    if refuse_device(socket).is_err() || begun == Err(Errno::TIMEDOUT) {
+        // What the app could do with it ends here.
+        let _ = shared.watched.run(|| rustix::net::connect_unspec(socket));
+        return Err(begun.err().filter(|errno| *errno != Errno::INPROGRESS).unwrap_or(Errno::ACCESS));
+    }
+    begun
+}
+
+/// What came of a connect that is over. To ask the kernel by the same call makes it connected in its own eyes, too.
+pub(super) fn end(shared: &Shared, held: &Held, to: SocketAddr) -> Result<(), Errno> {
+    let to = address::for_family(to, held.family).ok_or(Errno::AFNOSUPPORT)?;
+    match shared.watched.run(|| rustix::net::connect(&held.socket, &to)) {
+        Err(Errno::ISCONN) => Ok(()),
+        Err(Errno::INTR | Errno::ALREADY | Errno::INPROGRESS) => Err(Errno::TIMEDOUT),
+        ended => ended,
+    }
+}
+
+/// Whether a connect is over, well or not; waits for it this long.
+pub(super) fn is_over(socket: &OwnedFd, patience: Timespec) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::OUT)];
+    poll(&mut polled, Some(&patience)).is_ok_and(|ready| ready > 0)
+}
+
+/// A socket that has a device connects by it, even to loopback. No call that is known to give it one reaches the kernel; where
+/// Landlock does not stand behind that, one that is let through may mean another socket by then.
+fn refuse_device(socket: &OwnedFd) -> Result<(), Errno> {
+    if sockets::sys::device_of(socket.as_fd())? == 0 { Ok(()) } else { Err(Errno::ACCESS) }
+}
