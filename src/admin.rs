@@ -22,12 +22,13 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::confinement;
 use crate::discovery::report::Report;
 use crate::files::Monitor;
-use crate::launch::{CONFINEMENT, CONFINEMENT_WHY, Told};
+use crate::launch::Told;
 use crate::readiness::Readiness;
 use crate::reading::Missing;
-use crate::run::Witness;
+use crate::witness::Witness;
 
 /// Connections at one time; a scraper and a probe need two.
 const CONNECTIONS: usize = 32;
@@ -49,6 +50,7 @@ pub(crate) struct Admin {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) unserved: Arc<Mutex<Vec<&'static str>>>,
     pub(crate) child: Told,
+    pub(crate) confinement: confinement::Told,
 }
 
 /// Serves the admin port for ever.
@@ -124,7 +126,7 @@ async fn status(State(admin): State<Admin>) -> impl IntoResponse {
         "files": admin.files.status(),
         "destinations": admin.witness.discovery().len(),
         "child": *admin.child.lock().unwrap_or_else(PoisonError::into_inner),
-        "confinement": format!("{CONFINEMENT}: {CONFINEMENT_WHY}"),
+        "confinement": *admin.confinement.lock().unwrap_or_else(PoisonError::into_inner),
     }))
 }
 

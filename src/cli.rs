@@ -15,6 +15,7 @@ use egret_policy::Mode;
 use self::files::FilesCommand;
 use crate::commands::explain::Shows;
 use crate::config::diagnose::Diagnostics;
+use crate::confinement::Confine;
 use crate::learn::Mark;
 use crate::{commands, run, settings};
 
@@ -43,6 +44,8 @@ enum Command {
     Files(FilesCommand),
     /// Print the proxy variables for an app
     Env(EnvArgs),
+    /// Say what this machine lets egret enforce, and why not more
+    Doctor(DoctorArgs),
     /// Probe a running egret: exit 0 if it is ready, 1 if not
     Health(HealthArgs),
     /// Print the JSON Schema of the policy file, for editors
@@ -115,11 +118,14 @@ pub(crate) struct RunArgs {
     /// After a reload, or when an audit ends, close live connections that would not be let through any more
     #[arg(long, value_name = "BOOL", env = "EGRET_CLOSE_REVOKED", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) close_revoked: Option<bool>,
+    /// How far CMD is held to the policy, where it ignores the proxy variables too [default: auto]
+    #[arg(long, value_name = "HOW", env = "EGRET_CONFINE")]
+    pub(crate) confine: Option<Confine>,
     /// Print every setting and where it came from, and end
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
     pub(crate) print_config: Option<Output>,
     /// Start this program beside the gateway, with the proxy variables of `env` set, pass signals on to it, and end when it
-    /// ends, with its status. It is not held to the proxy
+    /// ends, with its status
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
     /// Where each argument came from, by its long name.
@@ -233,6 +239,13 @@ pub(crate) struct EnvArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct HealthArgs {
     /// The admin address of the running egret
     #[arg(long, value_name = "ADDR:PORT", env = "EGRET_ADMIN", default_value = settings::DEFAULT_ADMIN)]
@@ -328,6 +341,7 @@ pub fn main() -> ExitCode {
         Command::Learn(args) => commands::learn::learn(&args),
         Command::Files(command) => commands::files::files(&command),
         Command::Env(args) => commands::env::env(&args),
+        Command::Doctor(args) => commands::doctor::doctor(&args),
         Command::Health(args) => commands::health::health(&args),
         Command::Schema => commands::generate::schema(),
         Command::Completions(args) => commands::generate::completions(Cli::command(), args.shell),

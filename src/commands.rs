@@ -1,6 +1,7 @@
 //! The commands that print and end. stdout is theirs.
 
 pub(crate) mod check;
+pub(crate) mod doctor;
 pub(crate) mod env;
 pub(crate) mod explain;
 pub(crate) mod files;

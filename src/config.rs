@@ -71,6 +71,8 @@ pub struct Config {
     pub direct: Vec<IpNet>,
     /// Which files are watched.
     pub files: Option<Files>,
+    /// Patterns of what a program that egret starts may execute; `None` for everything.
+    pub exec: Option<Vec<String>>,
     /// Sections that this version reads and does not serve.
     pub unserved: Vec<Unserved>,
     /// The file's own tests.
@@ -199,6 +201,7 @@ impl<'t> Reader<'t> {
         let (dns, dns_roots) = self.dns(file.section("dns"), &mut draft, &mut written);
         direct.extend(self.direct(file.section("direct")));
         let files = self.files(file.section("files"));
+        let exec = self.exec(file.section("exec"));
         let unserved = self.unserved(file);
         let run = self.run_settings(file.section("run"));
         let tests = self.tests(file.section("tests"));
@@ -211,6 +214,7 @@ impl<'t> Reader<'t> {
             written,
             direct,
             files,
+            exec,
             unserved,
             tests,
             rule_places: std::mem::take(&mut self.rule_places),

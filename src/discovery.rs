@@ -6,7 +6,7 @@ pub(crate) mod report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use egret_proxy::{Decision, Record, RequestRecord, Stage, Via};
+use egret_proxy::{Decision, NameRecord, Record, RequestRecord, Stage, Via};
 use serde::{Deserialize, Serialize};
 
 use crate::events::{host_text, rfc3339};
@@ -14,6 +14,9 @@ use crate::events::{host_text, rfc3339};
 /// The most destinations that are kept apart; an app can ask for as many names as it likes. Further ones are counted
 /// together.
 const MAX_DESTINATIONS: usize = 2048;
+
+/// Names that were refused as names are listed with the port of DNS: which one they were wanted for is not known.
+const DNS: u16 = 53;
 
 /// One thing seen: a connection, or one request of a forward connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,6 +176,7 @@ impl Sighting {
             Via::Connect => "connect",
             Via::Socks5 | Via::Socks4 => "socks",
             Via::Tls => "sni",
+            Via::Confined => "connect(2)",
             // It ended before its first request.
             Via::Forward => return None,
         };
@@ -194,6 +198,24 @@ impl Sighting {
             bytes_up: record.bytes_up,
             bytes_down: record.bytes_down,
         })
+    }
+
+    /// From a name that a confined program asked DNS for in vain.
+    pub(crate) fn of_name(name: &NameRecord) -> Self {
+        Self {
+            host: name.name.clone(),
+            port: DNS,
+            verdict: Verdict::Deny,
+            reason: Some(name.denial.reason.code().to_owned()),
+            rule: name.denial.rule.as_ref().map(ToString::to_string),
+            known_by: "dns",
+            verified: false,
+            failed: false,
+            class: None,
+            time: rfc3339(SystemTime::now()),
+            bytes_up: 0,
+            bytes_down: 0,
+        }
     }
 
     /// From a request that was answered.
@@ -228,16 +250,18 @@ impl Sighting {
             ("connection", Some("connect")) => "connect",
             ("connection", Some("socks5" | "socks4")) => "socks",
             ("connection", Some("tls")) => "sni",
+            ("connection", Some("confined")) => "connect(2)",
+            ("name", _) => "dns",
             _ => return None,
         };
         if number("requests") > 0 {
             return None;
         }
         let verdict: Verdict = serde_json::from_value(event.get("decision")?.clone()).ok()?;
-        let host = text("host")?;
+        let host = text(if kind == "name" { "name" } else { "host" })?;
         let verified = kind == "request" || text("sni").as_deref() == Some(host.as_str());
         Some(Self {
-            port: u16::try_from(number("port")).ok()?,
+            port: if kind == "name" { DNS } else { u16::try_from(number("port")).ok()? },
             verdict,
             reason: text("reason"),
             rule: text("rule"),

@@ -7,9 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
 use egret_policy::{Denial, Effect, Host, Rule, Target, UnixTime};
-use egret_proxy::{Record, RequestRecord};
+use egret_proxy::{Decision, NameRecord, Record, RequestRecord};
 use jiff::{Timestamp, Unit};
 use serde::Serialize;
+
+use crate::confinement::Confinement;
 
 /// The version of every event. It changes when a field changes its meaning or goes; new fields do not change it.
 pub(crate) const VERSION: u32 = 1;
@@ -42,12 +44,20 @@ pub(crate) enum Event {
     Lifecycle(Box<Lifecycle>),
     /// The command that egret started began or ends; a `lifecycle` event too.
     Child(Box<Child>),
-    /// How far that command is held to the proxy.
-    Confinement {
-        /// `none`.
-        state: &'static str,
-        /// What that means.
-        why: &'static str,
+    /// How far that command is held to the policy.
+    Confinement(Box<Confinement>),
+    /// A confined program asked DNS for a name and was refused.
+    Name(Box<NameRecord>),
+    /// A confined program was about to execute what the list does not have.
+    Exec {
+        /// `deny`, or `would_deny` in audit.
+        decision: &'static str,
+        /// The process.
+        pid: u32,
+        /// What it is.
+        path: String,
+        /// The hash of the policy.
+        policy: String,
     },
     /// Events were lost.
     Gap {
@@ -162,7 +172,10 @@ struct Connection<'a> {
     rule: Option<&'a str>,
     role: &'a str,
     via: Option<&'static str>,
-    client: SocketAddr,
+    client: Option<SocketAddr>,
+    pid: Option<u32>,
+    exe: Option<&'a str>,
+    uid: Option<u32>,
     host: Option<String>,
     port: Option<u16>,
     sni: Option<&'a str>,
@@ -177,6 +190,21 @@ struct Connection<'a> {
     stage: &'static str,
     close: &'static str,
     detail: Option<&'a str>,
+    policy: &'a str,
+}
+
+#[derive(Serialize)]
+struct NameFields<'a> {
+    decision: &'static str,
+    reason: &'static str,
+    rule: Option<&'a str>,
+    role: &'a str,
+    name: &'a str,
+    kind: &'a str,
+    pid: Option<u32>,
+    exe: Option<&'a str>,
+    uid: Option<u32>,
+    detail: &'a str,
     policy: &'a str,
 }
 
@@ -217,9 +245,13 @@ impl Event {
             Self::FileGap(gap) => line("gap", SystemTime::now(), gap),
             Self::Lifecycle(lifecycle) => line("lifecycle", SystemTime::now(), lifecycle),
             Self::Child(child) => line("lifecycle", SystemTime::now(), child),
-            Self::Confinement { state, why } => {
-                line("confinement", SystemTime::now(), serde_json::json!({ "state": state, "why": why }))
-            }
+            Self::Confinement(confinement) => line("confinement", SystemTime::now(), confinement),
+            Self::Name(record) => line("name", SystemTime::now(), name(record)),
+            Self::Exec { decision, pid, path, policy } => line(
+                "exec",
+                SystemTime::now(),
+                serde_json::json!({ "decision": decision, "pid": pid, "path": path, "policy": policy }),
+            ),
             Self::Gap { cause, lost } => line("gap", SystemTime::now(), serde_json::json!({ "cause": cause, "lost": lost })),
         }
     }
@@ -259,12 +291,15 @@ fn connection(record: &Record) -> Connection<'_> {
     let denial = record.objection();
     Connection {
         id: &record.id,
-        decision: record.decision().map(egret_proxy::Decision::as_str),
+        decision: record.decision().map(Decision::as_str),
         reason: reason(denial),
         rule: record.rule.as_ref().map(egret_policy::RuleId::as_str),
         role: &record.role,
         via: record.via.map(egret_proxy::Via::as_str),
         client: record.client,
+        pid: record.process.as_ref().map(|process| process.pid),
+        exe: record.process.as_ref().and_then(|process| process.executable.as_deref()),
+        uid: record.process.as_ref().map(|process| process.uid),
         host: host(record.target.as_ref()),
         port: record.target.as_ref().map(|target| target.port),
         sni: record.sni.as_deref(),
@@ -302,6 +337,22 @@ fn request(record: &RequestRecord) -> Request<'_> {
         bytes_up: record.bytes_up,
         bytes_down: record.bytes_down,
         detail: denial.map(|denial| denial.detail.as_str()),
+        policy: &record.policy,
+    }
+}
+
+fn name(record: &NameRecord) -> NameFields<'_> {
+    NameFields {
+        decision: Decision::Deny.as_str(),
+        reason: record.denial.reason.code(),
+        rule: record.denial.rule.as_ref().map(egret_policy::RuleId::as_str),
+        role: &record.role,
+        name: &record.name,
+        kind: &record.kind,
+        pid: record.process.as_ref().map(|process| process.pid),
+        exe: record.process.as_ref().and_then(|process| process.executable.as_deref()),
+        uid: record.process.as_ref().map(|process| process.uid),
+        detail: &record.denial.detail,
         policy: &record.policy,
     }
 }

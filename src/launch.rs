@@ -1,6 +1,6 @@
 //! `egret run -- CMD…`: egret as the entrypoint of a container. The command is egret's child: it finds the proxy in its
 //! environment and gets the signals that egret gets; what it orphans is reaped; when it ends, egret ends with its status.
-//! Nothing here holds the command to the proxy.
+//! How it is held to the policy stands in `confinement.rs`.
 //!
 //! The duties are those of process 1 of a container (pid_namespaces(7), wait(2), prctl(2) PR_SET_CHILD_SUBREAPER).
 //! The command gets the signal mask, and the ignored signals, that egret was started with; std sets SIGPIPE back to
@@ -25,16 +25,14 @@ use tokio::time::Instant;
 
 use crate::cli::{Failure, Outcome};
 use crate::commands::env;
+use crate::confinement::exit::Exit;
+use crate::confinement::{self, App, Confinement, Hold};
 use crate::events::{Child, Event, shortened};
 use crate::journal::Journal;
 
 mod signals;
 
 use signals::Signals;
-
-/// How far the command is held, said wherever somebody may look.
-pub(crate) const CONFINEMENT: &str = "none";
-pub(crate) const CONFINEMENT_WHY: &str = "programs that ignore the proxy variables are not held";
 
 /// Orders that wait for the command's keeper; who gives more waits.
 const ORDERS: usize = 16;
@@ -52,6 +50,9 @@ pub(crate) struct Launch {
     orders: mpsc::Receiver<Order>,
     journal: Journal,
     told: Told,
+    hold: Hold,
+    /// Who is told how far the command is held.
+    held: confinement::Told,
 }
 
 /// The command as `/status` shows it.
@@ -113,14 +114,29 @@ impl Launch {
     ///
     /// # Errors
     /// Signals cannot be caught.
-    pub(crate) fn prepare(command: &[OsString], journal: &Journal, told: &Told) -> Result<Option<Self>, Failure> {
+    pub(crate) fn prepare(
+        command: &[OsString],
+        hold: Hold,
+        held: &confinement::Told,
+        journal: &Journal,
+        told: &Told,
+    ) -> Result<Option<Self>, Failure> {
         if command.is_empty() {
             return Ok(None);
         }
         let signals = Signals::listen(has_terminal()).context("cannot listen for signals").map_err(Failure::Environment)?;
         let (sender, orders) = mpsc::channel(ORDERS);
         let (handle, command) = (Handle(sender), command.to_vec());
-        Ok(Some(Self { command, signals, handle, orders, journal: journal.clone(), told: Arc::clone(told) }))
+        Ok(Some(Self {
+            command,
+            signals,
+            handle,
+            orders,
+            journal: journal.clone(),
+            told: Arc::clone(told),
+            hold,
+            held: Arc::clone(held),
+        }))
     }
 
     /// Starts the command behind the first of these listeners and stays with it to its end. `drain` is the grace after
@@ -128,27 +144,55 @@ impl Launch {
     ///
     /// # Errors
     /// The command cannot be started, or ends other than with 0.
-    pub(crate) async fn live(self, listen: &[SocketAddr], direct: &[IpNet], drain: Duration, draining: impl Fn()) -> Outcome {
-        self.start(&env::for_app(listen, direct), drain)?.keep(draining).await
+    pub(crate) async fn live(
+        self,
+        listen: &[SocketAddr],
+        direct: &[IpNet],
+        exit: Option<&Arc<Exit>>,
+        drain: Duration,
+        draining: impl Fn(),
+    ) -> Outcome {
+        self.start(&env::for_app(listen, direct), exit, drain)?.keep(draining).await
     }
 
-    fn start(self, variables: &[(String, String)], drain: Duration) -> Result<Keeper, Failure> {
-        let Self { command, signals, handle, orders, journal, told } = self;
+    fn start(self, variables: &[(String, String)], exit: Option<&Arc<Exit>>, drain: Duration) -> Result<Keeper, Failure> {
+        let Self { command, signals, handle, orders, journal, told, hold, held } = self;
         let name = shortened(&command[0].to_string_lossy(), MAX_TEXT);
-        tell_unconfined(&journal);
         if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
             tracing::warn!(%error, "orphans of the command go to process 1, not to egret");
         }
         let own_group = !signals.terminal;
-        let pid = spawn(&command, variables, own_group).map_err(|error| unstarted(&command[0], &name, &error))?;
+        let make = || in_words(&command, variables, own_group);
+        let (app, confinement) = hold.start(exit, make);
+        tell_confinement(&journal, &held, confinement);
+        let app = app?.map_err(|error| unstarted(&command[0], &name, &error))?;
+        let pid = Pid::from_child(app.child());
         let children = signals.pass_on(&handle, drain);
-        Ok(Keeper { pid, name, own_group, orders, children, journal, told, terminating: false, deadline: None, exit: None })
+        Ok(Keeper {
+            pid,
+            _app: app,
+            name,
+            own_group,
+            orders,
+            children,
+            journal,
+            told,
+            terminating: false,
+            deadline: None,
+            exit: None,
+        })
     }
 }
 
-fn tell_unconfined(journal: &Journal) {
-    eprintln!("egret: confinement is {CONFINEMENT}: {CONFINEMENT_WHY}");
-    journal.write(Event::Confinement { state: CONFINEMENT, why: CONFINEMENT_WHY });
+/// Nothing is said on stderr of what holds in full.
+fn tell_confinement(journal: &Journal, told: &confinement::Told, confinement: Confinement) {
+    if confinement.state != "full" {
+        // In one write: the app may be writing, too.
+        let said = format!("egret: {}", confinement.summary());
+        eprint!("{said}");
+    }
+    confinement::tell(told, &confinement);
+    journal.write(Event::Confinement(Box::new(confinement)));
 }
 
 /// Whether egret has a controlling terminal, which sends the signals of its keys to the whole group of processes.
@@ -156,16 +200,15 @@ fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }
 
-/// Starts the command. With a group of its own, a signal for egret's group reaches it once, passed on. On a terminal it
+/// The command. With a group of its own, a signal for egret's group reaches it once, passed on. On a terminal it
 /// stays in egret's, because a second group could not read from there.
-fn spawn(words: &[OsString], variables: &[(String, String)], own_group: bool) -> std::io::Result<Pid> {
+fn in_words(words: &[OsString], variables: &[(String, String)], own_group: bool) -> Command {
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).envs(variables.iter().map(|(name, value)| (name, value)));
     if own_group {
         command.process_group(0);
     }
-    // The keeper waits for it, as for every other child.
-    command.spawn().map(|child| Pid::from_child(&child))
+    command
 }
 
 /// What shells say: 127 if there is no such command, 126 if there is one that cannot be executed. That egret cannot have
@@ -190,6 +233,8 @@ fn unstarted(command: &OsString, name: &str, error: &std::io::Error) -> Failure 
 /// been reaped, and its number is still its own.
 struct Keeper {
     pid: Pid,
+    /// Waited for by the keeper itself, as every other child.
+    _app: App,
     name: String,
     own_group: bool,
     orders: mpsc::Receiver<Order>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use egret_inotify_fim::ledger::{Ledger, REASONS};
 use egret_policy::{Mode, Policy, Reason};
-use egret_proxy::{Close, ConnectFault, DnsFault, Record, RequestRecord, Via};
+use egret_proxy::{Close, ConnectFault, Decision, DnsFault, NameRecord, Record, RequestRecord, Via};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -17,6 +17,7 @@ const POLICY_INFO: &str = "egret_policy_info";
 const POLICY_LOADED: &str = "egret_policy_load_timestamp_seconds";
 const POLICY_RELOADS: &str = "egret_policy_reloads_total";
 const DECISIONS: &str = "egret_egress_decisions_total";
+const EXECUTIONS: &str = "egret_executions_unlisted_total";
 const ACTIVE: &str = "egret_egress_connections_active";
 const DURATION: &str = "egret_egress_connection_duration_seconds";
 const BYTES: &str = "egret_egress_bytes_total";
@@ -54,6 +55,7 @@ const TABLE: &[(&str, Kind, &str)] = &[
     (POLICY_LOADED, Kind::Gauge, "When the policy in force was loaded, in seconds since 1970"),
     (POLICY_RELOADS, Kind::Counter, "Reloads of the policy by result"),
     (DECISIONS, Kind::Counter, "Verdicts on connections, and on each request of a forward connection"),
+    (EXECUTIONS, Kind::Counter, "Executions by a confined program of what `exec:` does not list, by mode"),
     (ACTIVE, Kind::Gauge, "Client connections that are open"),
     (DURATION, Kind::Histogram, "How long client connections lived"),
     (BYTES, Kind::Counter, "Bytes to (up) and from (down) upstreams, counted as connections end"),
@@ -117,7 +119,7 @@ fn begin_at_zero() {
     for result in ["loaded", "rejected"] {
         counter!(POLICY_RELOADS, "result" => result).absolute(0);
     }
-    for via in [Via::Connect, Via::Forward, Via::Socks5, Via::Socks4, Via::Tls] {
+    for via in [Via::Connect, Via::Forward, Via::Socks5, Via::Socks4, Via::Tls, Via::Confined] {
         gauge!(ACTIVE, "via" => via.as_str()).set(0.0);
     }
 }
@@ -192,6 +194,15 @@ pub(crate) fn closed(record: &Record) {
         Close::Revoked => counter!(REVOKED).increment(1),
         _ => {}
     }
+}
+
+pub(crate) fn executed(mode: Mode) {
+    counter!(EXECUTIONS, "mode" => mode.to_string()).increment(1);
+}
+
+pub(crate) fn name_refused(record: &NameRecord) {
+    let rule = record.denial.rule.as_ref().map(|rule| rule.as_str().to_owned());
+    count(Decision::Deny.as_str(), Some(record.denial.reason), record.role.clone(), rule);
 }
 
 pub(crate) fn resolved(outcome: Result<(), DnsFault>, took: Duration) {

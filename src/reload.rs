@@ -17,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config;
 use crate::config::source::{Source, Text};
+use crate::confinement::exit::Direct;
 use crate::events::{Difference, Event, Reload, RuleLine};
 use crate::files::Monitor;
 use crate::journal::Journal;
@@ -45,6 +46,10 @@ pub(crate) struct Reloader {
     /// The sections of the policy in force that are not served.
     pub(crate) unserved: Arc<Mutex<Vec<&'static str>>>,
     pub(crate) files: Arc<Monitor>,
+    /// What is reached without the proxy.
+    pub(crate) direct: Direct,
+    /// The list of what may be executed that holds.
+    pub(crate) exec: Option<Vec<String>>,
 }
 
 /// What a reload is for. Listened to before egret says that it has started, so that nothing is missed after.
@@ -153,7 +158,9 @@ impl Reloader {
         if let Some(port) = config.role_ports.iter().find(|port| !listening.contains(port)) {
             tracing::warn!(port, "a new role port is served only after a restart");
         }
-        *self.unserved.lock().unwrap_or_else(PoisonError::into_inner) = tell_unserved(&config.unserved, &self.journal);
+        self.direct.write().unwrap_or_else(PoisonError::into_inner).clone_from(&config.direct);
+        *self.unserved.lock().unwrap_or_else(PoisonError::into_inner) =
+            tell_unserved(&config, self.exec.as_deref(), &self.journal);
         Ok((policy, resolver))
     }
 }

@@ -4,13 +4,13 @@ use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use egret_policy::{Policy, Surroundings};
-use egret_proxy::{ConnectFault, DnsFault, Gateway, Observer, Owners, Record, RequestRecord, Resolver, Serving, Via, now};
+use egret_policy::{Mode, Policy, Surroundings};
+use egret_proxy::{Door, Gateway, Observer, Owners, Resolver, Serving, now};
+use ipnet::IpNet;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rustix::process::Signal;
 use tokio::net::TcpListener;
@@ -19,7 +19,8 @@ use tokio::sync::watch;
 use crate::admin::{self, Admin};
 use crate::cli::{Failure, Outcome, RunArgs};
 use crate::config::{Config, Unserved};
-use crate::discovery::{Discovery, Sighting};
+use crate::confinement::exit::{Direct, Exit};
+use crate::confinement::{self, Confine, Found, Hold, executables};
 use crate::events::{Event, Lifecycle};
 use crate::files::{self, Monitor, Outlets, Own, Stop};
 use crate::journal::Journal;
@@ -28,6 +29,7 @@ use crate::readiness::Readiness;
 use crate::reload::{Reasons, Reloader};
 use crate::settings::{DEFAULT_ADMIN, DEFAULT_LISTEN, Settings, fixed};
 use crate::shutdown::Ending;
+use crate::witness::Witness;
 use crate::{commands, journal, metrics, settings};
 
 /// More threads than this gain nothing for a sidecar, and each costs memory.
@@ -46,13 +48,15 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
     if let Some(output) = args.print_config {
         return commands::print(&settings.tell(output));
     }
+    // Before there are other threads.
+    let found = if args.command.is_empty() { None } else { confinement::find(settings.confine) };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     let mut builder =
         if threads == 1 { tokio::runtime::Builder::new_current_thread() } else { tokio::runtime::Builder::new_multi_thread() };
     let runtime =
         builder.worker_threads(threads).enable_all().build().context("cannot start the runtime").map_err(Failure::Environment)?;
     let (journal, writer) = open_journal(&settings.journal)?;
-    let outcome = runtime.block_on(live(settings, journal, &args.command));
+    let outcome = runtime.block_on(live(settings, found, journal, &args.command));
     runtime.shutdown_timeout(Duration::from_millis(100));
     writer.finish();
     outcome
@@ -62,15 +66,17 @@ fn open_journal(path: &str) -> Result<(Journal, journal::Writer), Failure> {
     Journal::open(path).with_context(|| format!("cannot open the journal {path}")).map_err(Failure::Environment)
 }
 
-async fn live(settings: Settings, journal: Journal, command: &[OsString]) -> Outcome {
+async fn live(settings: Settings, found: Found, journal: Journal, command: &[OsString]) -> Outcome {
     let mut ending = Ending::listen().context("cannot listen for signals").map_err(Failure::Environment)?;
     let child = Told::default();
-    let launch = Launch::prepare(command, &journal, &child)?;
+    let confinement = confinement::Told::default();
+    let hold = hold(&settings, found)?;
+    let exec = settings.config.exec.clone().filter(|_| hold.confinement().holds());
+    let launch = Launch::prepare(command, hold, &confinement, &journal, &child)?;
     let prometheus = metrics::install().map_err(Failure::Environment)?;
     let listeners = Listeners::bind(&settings).await?;
     let surroundings = listeners.surroundings();
-    let witness =
-        Arc::new(Witness { journal: journal.clone(), discovery: Mutex::default(), unattributed: AtomicBool::default() });
+    let witness = Arc::new(Witness::new(&journal));
     let gateway = gateway(&settings, &surroundings, &witness)?;
     let readiness = Arc::new(Readiness::default());
     let stop = Stop::default();
@@ -79,35 +85,83 @@ async fn live(settings: Settings, journal: Journal, command: &[OsString]) -> Out
     let serving = Serving::default();
 
     let reasons = Reasons::listen(&settings.source).context("cannot listen for SIGHUP").map_err(Failure::Environment)?;
-    let unserved = tell_unserved(&settings.config.unserved, &journal);
-    let Settings { source, mode, yaml, drain, config, .. } = settings;
+    let unserved = tell_unserved(&settings.config, exec.as_deref(), &journal);
+    let Settings { source, mode, yaml, drain, config, confine, .. } = settings;
     let unserved = Arc::new(Mutex::new(unserved));
+    let direct = Direct::new(RwLock::new(config.direct.clone()));
+    let exit = match &launch {
+        Some(_) if confine != Confine::Off => Some(exit(&phase.gateway, &serving, Arc::clone(&direct), &journal).await?),
+        _ => None,
+    };
     let gateway = Arc::clone(&phase.gateway);
-    let reloader =
-        Reloader { source, mode, surroundings, gateway, journal, unserved: Arc::clone(&unserved), files: Arc::clone(&files) };
+    let reloader = Reloader {
+        source,
+        mode,
+        surroundings,
+        gateway,
+        journal,
+        unserved: Arc::clone(&unserved),
+        files: Arc::clone(&files),
+        direct,
+        exec,
+    };
     tokio::spawn(reloader.watch(reasons, yaml));
     tokio::spawn(upkeep(prometheus.clone()));
     tokio::spawn(files::tell_in_time(Arc::clone(&files)));
     let gateway = Arc::clone(&phase.gateway);
     let listen = phase.listen.clone();
     let (readiness_told, files_told) = (Arc::clone(&readiness), Arc::clone(&files));
-    let admin = Admin { prometheus, gateway, witness, readiness: readiness_told, listen, unserved, child, files: files_told };
+    let admin = Admin {
+        prometheus,
+        gateway,
+        witness,
+        readiness: readiness_told,
+        listen,
+        unserved,
+        child,
+        confinement,
+        files: files_told,
+    };
     tokio::spawn(admin::serve(listeners.admin, admin));
     for listener in listeners.proxies {
         tokio::spawn(Arc::clone(&phase.gateway).serve(listener, serving.clone()));
     }
     phase.tell("started");
 
-    let draining = || {
-        readiness.drain("draining");
-        phase.tell("draining");
-    };
+    let stage = Stage { phase, serving, readiness, files, stop, drain };
     let outcome = match launch {
-        Some(launch) => match ending.before(files.allows_start()).await {
+        Some(launch) => stage.command(launch, &config.direct, exit.as_ref(), &mut ending).await,
+        None => {
+            ending.live(drain, told(stage.stop.subscribe()), || stage.draining()).await;
+            Ok(())
+        }
+    };
+    stage.end(outcome).await
+}
+
+/// What egret's end has to do with, and its command's.
+struct Stage {
+    phase: Phase,
+    serving: Serving,
+    readiness: Arc<Readiness>,
+    files: Arc<Monitor>,
+    stop: Stop,
+    drain: Duration,
+}
+
+impl Stage {
+    fn draining(&self) {
+        self.readiness.drain("draining");
+        self.phase.tell("draining");
+    }
+
+    /// Starts the command, once its files may be trusted, and stays with it to its end.
+    async fn command(&self, launch: Launch, direct: &[IpNet], exit: Option<&Arc<Exit>>, ending: &mut Ending) -> Outcome {
+        match ending.before(self.files.allows_start()).await {
             Some(Ok(())) => {
-                tokio::spawn(end_when_told(stop.subscribe(), launch.handle.clone(), drain));
-                let outcome = launch.live(&phase.listen, &config.direct, drain, draining).await;
-                readiness.drain("the command has ended");
+                tokio::spawn(end_when_told(self.stop.subscribe(), launch.handle.clone(), self.drain));
+                let outcome = launch.live(&self.phase.listen, direct, exit, self.drain, || self.draining()).await;
+                self.readiness.drain("the command has ended");
                 outcome
             }
             Some(Err(why)) => {
@@ -115,22 +169,27 @@ async fn live(settings: Settings, journal: Journal, command: &[OsString]) -> Out
                 Err(Failure::Negative)
             }
             None => Ok(()),
-        },
-        None => {
-            ending.live(drain, told(stop.subscribe()), draining).await;
-            Ok(())
         }
-    };
-    close(&serving).await;
-    files::finish(&files, FINAL_LOOK).await;
-    phase.tell("stopped");
-    match stop.borrow().as_ref() {
-        Some(why) if outcome.is_ok() => {
-            eprintln!("egret: {why}");
-            Err(Failure::Negative)
-        }
-        _ => outcome,
     }
+
+    async fn end(self, outcome: Outcome) -> Outcome {
+        close(&self.serving).await;
+        files::finish(&self.files, FINAL_LOOK).await;
+        self.phase.tell("stopped");
+        match self.stop.borrow().as_ref() {
+            Some(why) if outcome.is_ok() => {
+                eprintln!("egret: {why}");
+                Err(Failure::Negative)
+            }
+            _ => outcome,
+        }
+    }
+}
+
+/// The way out of a confined command.
+async fn exit(gateway: &Arc<Gateway>, serving: &Serving, direct: Direct, journal: &Journal) -> Result<Arc<Exit>, Failure> {
+    let door = Door::open(gateway, serving).await.context("no port on loopback").map_err(Failure::Environment)?;
+    Ok(Exit::new(Arc::clone(gateway), door, direct, journal.clone()))
 }
 
 /// Waits for a reason to stop.
@@ -174,9 +233,25 @@ fn gateway(settings: &Settings, surroundings: &Surroundings, witness: &Arc<Witne
     Ok(Arc::new(gateway.with_owners(Arc::new(ProcessTable)).closing_revoked(settings.close_revoked)))
 }
 
-/// Says of every section that is written and not served that it is not.
-pub(crate) fn tell_unserved(unserved: &[Unserved], journal: &Journal) -> Vec<&'static str> {
-    for Unserved { section, why } in unserved {
+/// How a command is to be held.
+fn hold(settings: &Settings, found: Found) -> Result<Hold, Failure> {
+    let enforce = settings.config.draft.mode_at(now()) == Mode::Enforce;
+    let exec = settings.config.exec.as_deref().filter(|_| found.is_some());
+    let list = exec.map(|patterns| executables::list(patterns, enforce)).transpose().map_err(Failure::Usage)?;
+    Ok(Hold::new(settings.confine, found, list))
+}
+
+/// Says of every section that is written and not served that it is not; `exec` is the list that holds.
+pub(crate) fn tell_unserved(config: &Config, exec: Option<&[String]>, journal: &Journal) -> Vec<&'static str> {
+    let mut unserved = config.unserved.clone();
+    let is_bound = config.exec.is_some() || exec.is_some();
+    let why = match exec {
+        _ if !is_bound || config.exec.as_deref() == exec => None,
+        Some(_) => Some("what may be executed is bound at the start: the former list holds until a restart"),
+        None => Some("no program that could be held to it was started"),
+    };
+    unserved.extend(why.map(|why| Unserved { section: "exec", why }));
+    for Unserved { section, why } in &unserved {
         eprintln!("egret: `{section}:` of the policy is not served: {why}");
         journal.write(Event::Coverage { section, why: (*why).to_owned() });
     }
@@ -290,73 +365,5 @@ impl Phase {
             mode: policy.mode_at(now()).to_string(),
             policy: policy.hash().to_owned(),
         })));
-    }
-}
-
-/// Hears what the proxy reports, and tells the journal, the metrics and the discovery table.
-pub(crate) struct Witness {
-    journal: Journal,
-    discovery: Mutex<Discovery>,
-    /// Whether it has been said that an executable could not be told.
-    unattributed: AtomicBool,
-}
-
-impl Witness {
-    /// The table as it is now.
-    pub(crate) fn discovery(&self) -> Discovery {
-        self.discovery.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn see(&self, sighting: Option<Sighting>) {
-        let Some(sighting) = sighting else { return };
-        let mut discovery = self.discovery.lock().unwrap_or_else(PoisonError::into_inner);
-        discovery.see(sighting);
-        metrics::destinations(discovery.len());
-    }
-}
-
-impl Observer for Witness {
-    fn began(&self, via: Via) {
-        metrics::began(via);
-    }
-
-    fn decided(&self, record: &Record) {
-        metrics::decided(record);
-    }
-
-    fn closed(&self, record: Record) {
-        metrics::closed(&record);
-        self.see(Sighting::of_record(&record));
-        self.journal.write(Event::Connection(Box::new(record)));
-    }
-
-    fn answered(&self, request: &RequestRecord) {
-        metrics::answered(request);
-    }
-
-    fn requested(&self, request: RequestRecord) {
-        self.see(Sighting::of_request(&request));
-        self.journal.write(Event::Request(Box::new(request)));
-    }
-
-    fn resolved(&self, outcome: Result<(), DnsFault>, took: Duration) {
-        metrics::resolved(outcome, took);
-    }
-
-    fn dialled(&self, outcome: Result<(), ConnectFault>, took: Duration) {
-        metrics::dialled(outcome, took);
-    }
-
-    fn unattributed(&self, why: &str) {
-        metrics::unattributed();
-        if !self.unattributed.swap(true, Ordering::Relaxed) {
-            tracing::warn!(why, "roles by executable: a client's executable cannot be told; this is said once");
-            self.journal.write(Event::Coverage { section: "roles", why: format!("an executable cannot be told: {why}") });
-        }
-    }
-
-    fn accept_failed(&self, error: &std::io::Error) {
-        metrics::accept_failed();
-        tracing::warn!(%error, "a client cannot be accepted; trying again");
     }
 }

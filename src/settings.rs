@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::cli::{Failure, Output, RunArgs};
 use crate::config::source::{self, Source, Text};
 use crate::config::{self, Config, Written};
+use crate::confinement::Confine;
 use crate::events::rfc3339_of;
 
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:3128";
@@ -36,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) drain: Duration,
     pub(crate) limits: Limits,
     pub(crate) close_revoked: bool,
+    pub(crate) confine: Confine,
     told: Vec<Told>,
 }
 
@@ -66,6 +68,7 @@ impl Settings {
         let most = u32::try_from(default.connections).unwrap_or(u32::MAX);
         let connections = choice.of("connections", args.connections, run.connections, most, ToString::to_string);
         let close_revoked = choice.of("close-revoked", args.close_revoked, run.close_revoked, false, ToString::to_string);
+        let confine = choice.of("confine", args.confine, run.confine, Confine::default(), ToString::to_string);
         choice.dns(&config);
         choice.log();
         let told = choice.told;
@@ -80,6 +83,7 @@ impl Settings {
             drain: Duration::from_secs(drain),
             limits: Limits { connections: usize::try_from(connections).unwrap_or(usize::MAX), ..default },
             close_revoked,
+            confine,
             told,
         })
     }

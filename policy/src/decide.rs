@@ -169,6 +169,13 @@ impl Policy {
         rule.is_expired(request.now).then_some(Reason::RuleExpired)
     }
 
+    /// The deny rule that binds against this request, whatever allows it: for what is reached without being admitted.
+    #[must_use]
+    pub fn denies(&self, request: &Request) -> Option<Denial> {
+        let rule = self.deny_rule(request).filter(|rule| self.mode_of(rule, request.now) == Mode::Enforce)?;
+        Some(denied_by(rule, &request.target.to_string()))
+    }
+
     /// The deny rule that matches; one that enforces is taken before one in audit.
     pub(crate) fn deny_rule(&self, request: &Request) -> Option<&Rule> {
         match &request.target.host {

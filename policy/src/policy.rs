@@ -75,7 +75,7 @@ pub struct Policy {
     pub(crate) allow: Index,
     pub(crate) deny: Index,
     surroundings: Surroundings,
-    tls_names: Vec<(Ports, Vec<RoleId>)>,
+    tls_names: Vec<TlsNames>,
 }
 
 impl Draft {
@@ -256,6 +256,16 @@ impl Policy {
         !self.claims.executables.is_empty()
     }
 
+    /// The roles that a process may have which is not known: the default one first, then those that executables tell.
+    #[must_use]
+    pub fn roles_of_executables(&self) -> Vec<RoleId> {
+        let mut roles: Vec<RoleId> = self.claims.executables.values().copied().collect();
+        roles.sort_unstable_by_key(|role| role.0);
+        roles.dedup();
+        roles.insert(0, self.default_role());
+        roles
+    }
+
     pub(crate) fn rule(&self, at: u32) -> &Rule {
         &self.rules[at as usize]
     }
@@ -263,8 +273,10 @@ impl Policy {
     /// Whether some rule lets this role show an SNI on this port: only then is a literal address without an address
     /// rule worth a look at its first flight.
     pub(crate) fn has_tls_names(&self, port: u16, role: RoleId) -> bool {
-        let speaks = |(ports, roles): &(Ports, Vec<RoleId>)| ports.contains(port) && (roles.is_empty() || roles.contains(&role));
-        self.tls_names.iter().any(speaks)
+        self.tls_names.iter().any(|(ports, roles, protocol)| {
+            let is_theirs = ports.contains(port) && (roles.is_empty() || roles.contains(&role));
+            is_theirs && protocol.unwrap_or_else(|| Protocol::of_port(port)) != Protocol::Http
+        })
     }
 
     /// Whether the address is this host's: loopback, unspecified (which connects to loopback) or an interface.
@@ -290,15 +302,18 @@ impl Policy {
     }
 }
 
+/// Where and for whom rules let an SNI be shown; the protocol is as it was written, as each port has its own default.
+type TlsNames = (Ports, Vec<RoleId>, Option<Protocol>);
+
 /// The distinct port sets and roles of allow rules by name that can be confirmed by an SNI.
-fn tls_names(rules: &[Rule]) -> Vec<(Ports, Vec<RoleId>)> {
-    let mut found: Vec<(Ports, Vec<RoleId>)> = Vec::new();
+fn tls_names(rules: &[Rule]) -> Vec<TlsNames> {
+    let mut found: Vec<TlsNames> = Vec::new();
     for rule in rules.iter().filter(|rule| rule.effect == Effect::Allow) {
         if matches!(rule.protocol, Some(Protocol::Http | Protocol::Tcp)) {
             continue;
         }
         for (to, ports) in &rule.to {
-            let key = (ports.clone(), rule.roles.clone());
+            let key = (ports.clone(), rule.roles.clone(), rule.protocol);
             if !matches!(to, To::Net(_)) && !found.contains(&key) {
                 found.push(key);
             }

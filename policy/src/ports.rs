@@ -81,6 +81,11 @@ impl Ports {
         both.filter_map(|(own, other)| PortRange::new(own.first.max(other.first), own.last.min(other.last)))
     }
 
+    /// The first and the last port of each range; none where these are every port.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = u16> + '_ {
+        self.0.iter().flat_map(|range| [range.first, range.last])
+    }
+
     /// Whether the port is one of them.
     #[must_use]
     pub fn contains(&self, port: u16) -> bool {

@@ -5,12 +5,60 @@ use std::io;
 
 use egret_policy::VettedAddr;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use socket2::{SockRef, TcpKeepalive};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::fault::ConnectFault;
 use crate::limits::Limits;
+
+/// A connection that is made, or being made.
+pub(crate) enum Begun {
+    /// Made.
+    Connected(TcpStream),
+    /// Being made.
+    Connecting(Connecting),
+}
+
+/// A connection that is being made.
+pub(crate) struct Connecting {
+    stream: TcpStream,
+    deadline: Instant,
+}
+
+/// Begins to connect to the first of these, and waits for nothing: an upstream on this machine is connected by then.
+pub(crate) fn begin(addresses: &[VettedAddr], limits: &Limits) -> Result<Begun, ConnectFault> {
+    let address = addresses.first().ok_or(ConnectFault::Failed(io::ErrorKind::AddrNotAvailable))?.socket();
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP)).map_err(fault)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => return Err(fault(error)),
+        _ => {}
+    }
+    let stream = std::net::TcpStream::from(socket);
+    let connected = stream.peer_addr().is_ok();
+    let stream = TcpStream::from_std(stream).map_err(fault)?;
+    if connected {
+        prepare(&stream);
+        return Ok(Begun::Connected(stream));
+    }
+    Ok(Begun::Connecting(Connecting { stream, deadline: Instant::now() + limits.connect_one }))
+}
+
+impl Connecting {
+    /// Waits for it.
+    pub(crate) async fn done(self) -> Result<TcpStream, ConnectFault> {
+        let Self { stream, deadline } = self;
+        timeout_at(deadline, stream.writable()).await.map_err(|_| ConnectFault::Timeout)?.map_err(fault)?;
+        match stream.take_error().map_err(fault)? {
+            Some(error) => Err(fault(error)),
+            None => {
+                prepare(&stream);
+                Ok(stream)
+            }
+        }
+    }
+}
 
 /// The first address that accepts, dialled with a head start for each before the next.
 pub(crate) async fn connect(addresses: &[VettedAddr], limits: &Limits) -> Result<TcpStream, ConnectFault> {
@@ -44,10 +92,16 @@ async fn dial(address: VettedAddr, limits: &Limits) -> Result<TcpStream, Connect
             prepare(&stream);
             Ok(stream)
         }
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(ConnectFault::Refused),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(ConnectFault::Timeout),
-        Ok(Err(error)) => Err(ConnectFault::Failed(error.kind())),
+        Ok(Err(error)) => Err(fault(error)),
         Err(_) => Err(ConnectFault::Timeout),
+    }
+}
+
+fn fault(error: io::Error) -> ConnectFault {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => ConnectFault::Refused,
+        io::ErrorKind::TimedOut => ConnectFault::Timeout,
+        kind => ConnectFault::Failed(kind),
     }
 }
 

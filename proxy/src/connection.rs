@@ -62,7 +62,7 @@ async fn greet(client: &mut Client, gateway: &Gateway, record: &mut Open, slots:
 }
 
 /// A connection that was permitted, up to its first flight.
-struct Tunnel {
+pub(crate) struct Tunnel {
     permit: Permit,
     upstream: TcpStream,
     flight: Flight,
@@ -81,20 +81,44 @@ async fn tunnel(
     let (request, shown) = who_and_what(client, via, asked, gateway, policy, record).await?;
     let mut permit = admit(policy, &request, record)?;
     let addresses = resolve_and_vet(gateway, &mut permit, record).await?;
-    let mut upstream = dial(gateway, &addresses, record).await?;
+    let upstream = dial(gateway, &addresses, record).await?;
     reply::yes(client, via).await?;
+    let flight = look(client, &upstream, &permit, shown, gateway, record, slots).await?;
+    agree(permit, upstream, flight, record).await
+}
+
+/// Looks at the first flight, if it has not been shown yet.
+pub(crate) async fn look(
+    client: &mut Client,
+    upstream: &TcpStream,
+    permit: &Permit,
+    shown: Option<Flight>,
+    gateway: &Gateway,
+    record: &mut Record,
+    slots: &mut Slots,
+) -> Result<Flight, Stop> {
     record.stage = Stage::Confirm;
     let flight = match shown {
         Some(flight) => flight,
         None => {
-            if peek::is_patient(&permit) {
+            if peek::is_patient(permit) {
                 // It may be silent for an hour, and must not keep others waiting meanwhile.
                 slots.handshake = None;
             }
-            peek::peek(client, &upstream, &permit, &gateway.limits).await?
+            peek::peek(client, upstream, permit, &gateway.limits).await?
         }
     };
     peek::note(record, &flight);
+    Ok(flight)
+}
+
+/// The third question.
+pub(crate) async fn agree(
+    mut permit: Permit,
+    mut upstream: TcpStream,
+    flight: Flight,
+    record: &mut Record,
+) -> Result<Tunnel, Stop> {
     let confirmed = permit.confirm(&flight);
     record.permitted(&permit);
     if let Err(denial) = confirmed {
@@ -133,7 +157,7 @@ async fn who_and_what(
 }
 
 /// The first question.
-fn admit(policy: &Arc<Policy>, request: &Request, record: &mut Record) -> Result<Permit, Stop> {
+pub(crate) fn admit(policy: &Arc<Policy>, request: &Request, record: &mut Record) -> Result<Permit, Stop> {
     record.reached(Stage::Admit);
     let permit = policy.admit(request)?;
     record.permitted(&permit);
@@ -184,7 +208,7 @@ async fn abandon(upstream: &mut TcpStream) {
 
 impl Tunnel {
     /// Relays. Cleartext HTTP stays under watch, request by request; everything else is bytes.
-    async fn carry(self, mut client: Client, gateway: Arc<Gateway>, mut record: Open, mut slots: Slots) {
+    pub(crate) async fn carry(self, mut client: Client, gateway: Arc<Gateway>, mut record: Open, mut slots: Slots) {
         record.stage = Stage::Relay;
         slots.handshake = None;
         let Self { permit, mut upstream, flight } = self;
@@ -223,7 +247,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-fn over_the_limit(gateway: &Gateway) -> Denial {
+pub(crate) fn over_the_limit(gateway: &Gateway) -> Denial {
     let detail = format!("{} connections are open, which is the limit", gateway.limits.connections);
     Denial::new(Reason::ConnectionLimit, detail, "close idle connections or come back later")
 }

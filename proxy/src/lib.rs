@@ -21,14 +21,16 @@ mod peek;
 mod relay;
 mod revoke;
 mod forward;
+mod confined;
 mod record;
 mod fault;
 mod limits;
 
 pub use asker::Owners;
+pub use confined::{Answered, Call, Dialled, Door, Guest, Inquiry, NameRecord, Process, note_direct, note_refused};
 pub use fault::{ConnectFault, DnsFault, Fault, Stop};
 pub use limits::Limits;
 pub use listener::{Gateway, Serving, now};
 pub use record::{Close, Decision, Observer, Record, RequestRecord, Stage, Via};
-pub use resolve::{BoxedAnswers, DnsServer, Resolve, Resolver, ResolverError};
+pub use resolve::{BoxedAnswers, BoxedRecords, DnsServer, Resolve, Resolver, ResolverError};
 pub use rustls::pki_types::{CertificateDer, pem};

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::asker::Owners;
 use crate::client::Client;
+use crate::confined::Known;
 use crate::connect;
 use crate::connection::{Slots, serve};
 use crate::limits::{ACCEPT_BACK_OFF, Limits, OWNER_LOOKUPS};
@@ -31,6 +32,7 @@ pub struct Gateway {
     pub(crate) owner_lookups: Semaphore,
     pub(crate) close_revoked: bool,
     pub(crate) changes: watch::Sender<()>,
+    pub(crate) known: Known,
     policy: ArcSwap<Policy>,
     resolver: ArcSwap<Box<dyn Resolve>>,
     instance: String,
@@ -69,6 +71,7 @@ impl Gateway {
             owner_lookups: Semaphore::new(OWNER_LOOKUPS),
             close_revoked: false,
             changes: watch::Sender::default(),
+            known: Known::default(),
             policy: ArcSwap::new(policy),
             resolver: ArcSwap::from_pointee(resolver),
             instance,
@@ -111,7 +114,13 @@ impl Gateway {
         self.resolver.load_full()
     }
 
-    fn next_id(&self) -> String {
+    /// What places are free now.
+    pub(crate) fn slots(&self) -> Slots {
+        let free = |all: &Arc<Semaphore>| Arc::clone(all).try_acquire_owned().ok();
+        Slots { handshake: free(&self.handshakes), connection: free(&self.connections) }
+    }
+
+    pub(crate) fn next_id(&self) -> String {
         format!("{}-{}", self.instance, self.accepted.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -144,7 +153,7 @@ impl Gateway {
 
     fn begin(self: &Arc<Self>, stream: TcpStream, port: u16, slots: Slots, serving: &Serving) {
         // A client that is gone already has no address; it has a record all the same.
-        let peer = stream.peer_addr().unwrap_or_else(|_| ([0, 0, 0, 0], 0).into());
+        let peer = stream.peer_addr().ok();
         connect::prepare(&stream);
         let record = Open::new(self.next_id(), peer, Arc::clone(&self.observer));
         let (gateway, close) = (Arc::clone(self), serving.close.clone());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use egret_policy::{Class, Denial, Permit, RuleId, Target};
 
+use crate::confined::{NameRecord, Process};
 use crate::fault::{ConnectFault, DnsFault, Stop};
 
 /// How a client asked.
@@ -23,6 +24,8 @@ pub enum Via {
     Socks4,
     /// TLS from the first byte.
     Tls,
+    /// connect(2) of a confined program.
+    Confined,
 }
 
 /// The furthest step a connection reached.
@@ -67,6 +70,8 @@ pub enum Close {
     Revoked,
     /// A fault, by its code.
     Fault(&'static str),
+    /// Not egret's to see: the program was left to connect by itself.
+    Direct,
     /// Closed because egret stops.
     Drained,
     /// A panic of ours; the connection died, egret lives.
@@ -82,8 +87,10 @@ pub struct Record {
     pub opened: SystemTime,
     /// How long it lived.
     pub duration: Duration,
-    /// Where the client came from.
-    pub client: SocketAddr,
+    /// Where the client came from; `None` if it was gone, or is a confined program that got no connection.
+    pub client: Option<SocketAddr>,
+    /// The confined program that asked.
+    pub process: Option<Process>,
     /// How it asked; `None` if it never got so far.
     pub via: Option<Via>,
     /// The name of its role.
@@ -170,6 +177,8 @@ pub trait Observer: Send + Sync + 'static {
     fn closed(&self, record: Record);
     /// An HTTP request was answered to its end: once for each one answered.
     fn requested(&self, request: RequestRecord);
+    /// A confined program asked DNS for a name and was refused.
+    fn name_refused(&self, name: NameRecord);
     /// A name was resolved, or not.
     fn resolved(&self, outcome: Result<(), DnsFault>, took: Duration);
     /// A dial ended.
@@ -190,6 +199,7 @@ impl Via {
             Self::Socks5 => "socks5",
             Self::Socks4 => "socks4",
             Self::Tls => "tls",
+            Self::Confined => "confined",
         }
     }
 }
@@ -225,6 +235,7 @@ impl Close {
             Self::Denied => "denied",
             Self::Revoked => "revoked",
             Self::Fault(code) => code,
+            Self::Direct => "direct",
             Self::Drained => "drained",
             Self::Panic => "panic",
         }
@@ -342,12 +353,13 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    pub(crate) fn new(id: String, client: SocketAddr, observer: Arc<dyn Observer>) -> Self {
+    pub(crate) fn new(id: String, client: Option<SocketAddr>, observer: Arc<dyn Observer>) -> Self {
         let record = Record {
             id,
             opened: SystemTime::now(),
             duration: Duration::ZERO,
             client,
+            process: None,
             via: None,
             role: egret_policy::DEFAULT_ROLE.to_owned(),
             target: None,

@@ -29,7 +29,7 @@ pub(crate) async fn yes(client: &mut Client, via: Via) -> Result<(), Fault> {
         Via::Connect | Via::Forward => client.say(ESTABLISHED).await,
         Via::Socks5 => client.say(&socks5::reply(socks5::Reply::Succeeded)).await,
         Via::Socks4 => client.say(&socks4::reply(true)).await,
-        Via::Tls => Ok(()),
+        Via::Tls | Via::Confined => Ok(()),
     }
 }
 
@@ -62,7 +62,7 @@ fn refusal(client: &Client, via: Option<Via>, stop: &Stop, id: &str) -> Vec<u8> 
         Some(Via::Socks5) if !client.greeted => vec![5, socks5::NO_METHOD],
         Some(Via::Socks5) => socks5::reply(socks_code(stop)).to_vec(),
         Some(Via::Socks4) => socks4::reply(false).to_vec(),
-        None => Vec::new(),
+        Some(Via::Confined) | None => Vec::new(),
     }
 }
 

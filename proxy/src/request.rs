@@ -42,7 +42,8 @@ pub(crate) async fn read(client: &mut Client, via: Via) -> Result<Asked, Stop> {
         Via::Connect | Via::Forward => connect(client).await,
         Via::Socks5 => socks5(client).await,
         Via::Socks4 => socks4(client).await,
-        Via::Tls => tls(client).await,
+        // A confined program asks by connect(2), not by its bytes.
+        Via::Tls | Via::Confined => tls(client).await,
     }
 }
 

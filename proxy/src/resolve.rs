@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use hickory_resolver::config::{
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
-use hickory_resolver::proto::rr::{Name as DnsName, RecordType};
+use hickory_resolver::proto::rr::{Name as DnsName, Record, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
 use rustls::pki_types::CertificateDer;
 
@@ -26,14 +27,25 @@ use crate::limits::{DNS_CACHE, DNS_IN_FLIGHT, DNS_NEGATIVE_TTL};
 /// One try of one query; with the two retries it stays below [`Limits::dns`](crate::Limits::dns).
 const TRY: Duration = Duration::from_millis(1_400);
 const RETRIES: usize = 2;
+/// How much of `/etc/hosts` is read.
+const MAX_HOSTS: u64 = 1024 * 1024;
 
 /// Addresses on their way.
 pub type BoxedAnswers<'a> = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, DnsFault>> + Send + 'a>>;
+
+/// Records on their way.
+pub type BoxedRecords<'a> = Pin<Box<dyn Future<Output = Result<Vec<Record>, DnsFault>> + Send + 'a>>;
 
 /// Resolves names.
 pub trait Resolve: Send + Sync + 'static {
     /// All addresses of the name, IPv4 and IPv6.
     fn resolve<'a>(&'a self, name: &'a Name) -> BoxedAnswers<'a>;
+
+    /// All records of one other kind, aliases on the way included.
+    fn records<'a>(&'a self, name: &'a Name, kind: RecordType) -> BoxedRecords<'a>;
+
+    /// The names that `/etc/hosts` lists for an address.
+    fn listed_for(&self, address: IpAddr) -> Vec<Name>;
 }
 
 /// Where DNS questions go.
@@ -51,6 +63,8 @@ pub enum DnsServer {
 pub struct Resolver {
     /// `/etc/hosts`, as it was when the resolver was made.
     hosts: Hosts,
+    /// The same the other way round.
+    names: Vec<(IpAddr, Name)>,
     dns: TokioResolver,
 }
 
@@ -80,7 +94,7 @@ impl Resolver {
         configure(builder.options_mut());
         let dns = builder.build().map_err(|e| ResolverError(e.to_string()))?;
         // A container without the file has no hosts in it.
-        Ok(Self { hosts: Hosts::from_system().unwrap_or_default(), dns })
+        Ok(Self { hosts: Hosts::from_system().unwrap_or_default(), names: names_in_hosts(), dns })
     }
 
     /// What `/etc/hosts` says of a name. If it says anything, DNS is not asked, for neither family.
@@ -134,6 +148,30 @@ impl Resolve for Resolver {
             if addresses.is_empty() { Err(DnsFault::NoAddress) } else { Ok(addresses) }
         })
     }
+
+    fn records<'a>(&'a self, name: &'a Name, kind: RecordType) -> BoxedRecords<'a> {
+        Box::pin(async move {
+            let lookup = self.dns.lookup(format!("{name}."), kind).await.map_err(|error| fault(&error))?;
+            Ok(lookup.answers().to_vec())
+        })
+    }
+
+    fn listed_for(&self, address: IpAddr) -> Vec<Name> {
+        self.names.iter().filter(|(listed, _)| *listed == address).map(|(_, name)| name.clone()).collect()
+    }
+}
+
+/// What `/etc/hosts` says (hosts(5)), as far as it is text of addresses and names.
+fn names_in_hosts() -> Vec<(IpAddr, Name)> {
+    let mut text = String::new();
+    let read = std::fs::File::open("/etc/hosts").and_then(|file| file.take(MAX_HOSTS).read_to_string(&mut text));
+    let lines = text.lines().filter(|_| read.is_ok());
+    let named = lines.flat_map(|line| {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
+        words.filter_map(move |word| Some((address?, Name::parse(word).ok()?)))
+    });
+    named.collect()
 }
 
 fn fault(error: &NetError) -> DnsFault {

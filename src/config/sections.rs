@@ -27,10 +27,8 @@ pub struct Unserved {
 /// How a pattern of paths is written.
 pub(super) const GLOB_HELP: &str = "`*` within one folder, `**` across folders, `?`, [a-z], {a,b}";
 
-const UNSERVED: &[Unserved] = &[
-    Unserved { section: "around", why: "this version does not see connections that go around the proxy" },
-    Unserved { section: "exec", why: "this version starts and confines no program" },
-];
+const UNSERVED: &[Unserved] =
+    &[Unserved { section: "around", why: "this version does not see connections that go around the proxy" }];
 
 impl<'t> Reader<'t> {
     /// `direct:`: addresses and networks that are reached without the proxy.
@@ -44,9 +42,6 @@ impl<'t> Reader<'t> {
         if let Some(node) = file.section("around") {
             self.found.word(node, "`around:`", AROUND);
         }
-        if let Some(node) = file.section("exec") {
-            self.exec(node);
-        }
         let keys = file.iter().filter(|(_, _, value)| !value.is_null());
         let written = keys.filter_map(|(name, key, _)| Some((UNSERVED.iter().find(|one| one.section == name)?, key.at)));
         let mut all = Vec::new();
@@ -58,13 +53,18 @@ impl<'t> Reader<'t> {
         all
     }
 
-    fn exec(&mut self, node: &Node<'t>) {
-        let Some(exec) = self.found.map(node, "`exec:`", EXEC) else { return };
-        for glob in exec.section("allow").and_then(|node| self.found.list(node, "`exec.allow:`")).unwrap_or_default() {
+    /// `exec:`: patterns of what may be executed. A section that is there and lists nothing allows nothing.
+    pub(super) fn exec(&mut self, node: Option<&Node<'t>>) -> Option<Vec<String>> {
+        let exec = self.found.map(node?, "`exec:`", EXEC)?;
+        let listed = exec.section("allow").and_then(|node| self.found.list(node, "`exec.allow:`")).unwrap_or_default();
+        let mut patterns = Vec::new();
+        for glob in listed {
             if let Some(text) = self.absolute(glob, "a member of `exec.allow:`") {
                 self.glob(text, glob);
+                patterns.push(text.to_owned());
             }
         }
+        Some(patterns)
     }
 
     pub(super) fn absolute<'n>(&mut self, node: &'n Node<'t>, what: &str) -> Option<&'n str> {

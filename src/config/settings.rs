@@ -9,11 +9,15 @@ use egret_proxy::{CertificateDer, DnsServer};
 use super::diagnose::Code;
 use super::yaml::Node;
 use super::{Lines, Reader, Written};
+use crate::confinement::Confine;
 
 /// The keys of `run:`.
-pub(super) const RUN: &[&str] = &["listen", "admin", "journal", "drain", "connections", "close-revoked"];
+pub(super) const RUN: &[&str] = &["listen", "admin", "journal", "drain", "connections", "close-revoked", "confine"];
 /// The keys of `dns:`.
 pub(super) const DNS: &[&str] = &["upstream", "ca", "private-answers"];
+
+/// How far a command is held.
+const CONFINE: &[(&str, Confine)] = &[("auto", Confine::Auto), ("require", Confine::Require), ("off", Confine::Off)];
 
 /// The longest drain in seconds: a day. ECS gives a container two minutes at most.
 const MAX_DRAIN: u64 = 86_400;
@@ -33,6 +37,8 @@ pub struct RunSettings {
     pub connections: Option<Written<u32>>,
     /// Whether a reload closes what it would no longer let through.
     pub close_revoked: Option<Written<bool>>,
+    /// How far the command is held.
+    pub confine: Option<Written<Confine>>,
 }
 
 impl<'t> Reader<'t> {
@@ -51,6 +57,9 @@ impl<'t> Reader<'t> {
             close_revoked: run
                 .get("close-revoked")
                 .and_then(|node| self.written(node, |reader, node| reader.found.flag(node, "`close-revoked:`"))),
+            confine: run
+                .get("confine")
+                .and_then(|node| self.written(node, |reader, node| reader.found.word(node, "`confine:`", CONFINE))),
         }
     }
 

@@ -8,9 +8,11 @@ async fn ended(script: &str, grace: Duration) -> (Outcome, String) {
     let (file, ready) = (home.path().join("journal"), home.path().join("ready"));
     let (journal, writer) = Journal::open(file.to_str().unwrap()).unwrap();
     let command = ["sh", "-c", script, "sh", ready.to_str().unwrap()].map(OsString::from);
-    let launch = Launch::prepare(&command, &journal, &Told::default()).unwrap().unwrap();
+    let hold = Hold::new(confinement::Confine::Off, None, None);
+    let held = confinement::Told::default();
+    let launch = Launch::prepare(&command, hold, &held, &journal, &Told::default()).unwrap().unwrap();
     let handle = launch.handle.clone();
-    let keeper = launch.start(&[], Duration::ZERO).unwrap();
+    let keeper = launch.start(&[], None, Duration::ZERO).unwrap();
     let termination = Termination { signal: Signal::TERM, why: "a file changed".to_owned(), grace, exit: Some(1) };
     let asked = async {
         while !ready.exists() {

@@ -280,7 +280,7 @@ struct Setting {
     default: &'static str,
 }
 
-const FOUR_WAYS: [Setting; 7] = [
+const FOUR_WAYS: [Setting; 8] = [
     Setting {
         name: "mode",
         flag: (&["--mode", "audit"], "audit"),
@@ -330,6 +330,13 @@ const FOUR_WAYS: [Setting; 7] = [
         key: ("run: { close-revoked: true }", "true"),
         default: "false",
     },
+    Setting {
+        name: "confine",
+        flag: (&["--confine", "off"], "off"),
+        variable: ("EGRET_CONFINE", "require"),
+        key: ("run: { confine: off }", "off"),
+        default: "auto",
+    },
 ];
 
 #[test]
@@ -372,6 +379,7 @@ run:
   drain: 3
   connections: 4
   close-revoked: true
+  confine: require
 ";
 
 #[test]
@@ -391,6 +399,7 @@ fn every_setting_is_told_with_the_line_it_comes_from() {
         ("drain", "3", "policy.yaml:12"),
         ("connections", "4", "policy.yaml:13"),
         ("close-revoked", "true", "policy.yaml:14"),
+        ("confine", "require", "policy.yaml:15"),
         ("dns.upstream", "127.0.0.1:5353", "policy.yaml:5"),
         ("dns.ca", "1", "policy.yaml:6"),
         ("dns.private-answers", "allow", "policy.yaml:7"),

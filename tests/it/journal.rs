@@ -12,7 +12,7 @@ use crate::support::client::{connect, forward_get, raw, read_to_close};
 use crate::support::rules::{LOCALHOST, local, policy};
 use crate::support::{DnsServer, Egret, Hello, Upstream, eventually, http_connect, run_egret};
 
-const CONNECTION: [&str; 25] = [
+const CONNECTION: [&str; 28] = [
     "v",
     "time",
     "event",
@@ -23,6 +23,9 @@ const CONNECTION: [&str; 25] = [
     "role",
     "via",
     "client",
+    "pid",
+    "exe",
+    "uid",
     "host",
     "port",
     "sni",

@@ -294,6 +294,8 @@ fn t26_a_literal_address_is_judged_by_the_name_it_shows() {
     assert!(policy.wants_name(&literal));
     assert!(!policy.wants_name(&request(&policy, "1.1.1.1:22")));
     assert!(!policy.wants_name(&request(&policy, "allowed.test:443")));
+    let web = allowing(&["allowed.test:80"]);
+    assert!(!web.wants_name(&request(&web, "1.1.1.1:80")), "a rule for cleartext HTTP is satisfied by no SNI");
     let mut permit = policy.admit(&literal.clone().shown("allowed.test".parse().unwrap())).unwrap();
     assert_eq!(vet(&mut permit, &["1.0.0.1", "1.1.1.1"]), Ok(vec!["1.1.1.1".into()]));
     assert_eq!(vet(&mut permit, &["1.0.0.1"]), Err(Reason::AddressNotOfName));

@@ -4,7 +4,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use egret_policy::Target;
+use egret_policy::{Name, Target};
 use httparse::{EMPTY_HEADER, Header, Status};
 
 use super::{Progress, ascii};
@@ -71,6 +71,23 @@ fn read(target: &str, headers: &[Header<'_>]) -> Result<Connect, String> {
     }
     let user = of("proxy-authorization").first().and_then(|value| basic_user(value));
     Ok(Connect { target, user })
+}
+
+/// The host that the Host field of a request names; `None` if it names none, or not in one way. The bytes stay where they are.
+#[must_use]
+pub(crate) fn host(said: &[u8]) -> Progress<Option<Name>> {
+    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(said) {
+        Ok(Status::Partial) if said.len() < MAX_HEAD => Progress::More,
+        Ok(Status::Complete(length)) => {
+            let mut hosts = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+            let host = hosts.next().filter(|_| hosts.next().is_none()).map(|header| ascii(header.value));
+            let target = host.and_then(Result::ok).and_then(|host| Target::parse_or(host, 80).ok());
+            Progress::Done(target.and_then(|target| target.host.name().cloned()), length)
+        }
+        _ => Progress::Done(None, said.len()),
+    }
 }
 
 /// The user name of HTTP Basic credentials (RFC 7617); `None` for anything else. Passwords are not looked at: a role

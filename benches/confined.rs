@@ -1,0 +1,195 @@
+//! What it costs an app to be held: connect(2) to an allowed literal address, through egret and not, and beside ptrace; calls
+//! that egret is not asked about; a start.
+//!
+//! `cargo bench --bench confined`, with Debian's iproute2 and util-linux, and strace for its row. Everything happens in a
+//! network of its own, where 44.0.0.0/24 leads back to this machine, so that the policy takes it for the world outside. Rounds
+//! take turns; of each round the median or the rate, and of the rounds the median.
+//!
+//! FIGURES
+
+#![allow(clippy::print_stdout, reason = "a bench prints its figures")]
+
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 7;
+const CONNECTS: usize = 4_000;
+const CALLS: usize = 1_000_000;
+const THREADS: usize = 8;
+const BURST: Duration = Duration::from_secs(2);
+const STARTS: usize = 21;
+/// Leads to this machine, and is none of its addresses.
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(44, 0, 0, 7);
+/// Set where the bench runs in its own network.
+const INSIDE: &str = "EGRET_BENCH_NETWORK";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["connects", port] => println!("{}", connects(port.parse().expect("a port"))),
+        ["calls"] => println!("{}", calls()),
+        ["burst", port] => println!("{}", burst(port.parse().expect("a port"))),
+        _ if std::env::var_os(INSIDE).is_some() => compare(),
+        _ => enter_a_network(),
+    }
+}
+
+/// Begins again as root of a network of its own.
+fn enter_a_network() {
+    let script = "ip link set lo up && ip route add local 44.0.0.0/24 dev lo && exec \"$0\"";
+    let me = std::env::current_exe().expect("a name");
+    let error = Command::new("unshare").args(["-r", "-n", "sh", "-c", script]).arg(me).env(INSIDE, "1").exec();
+    panic!("no network of its own: {error}");
+}
+
+fn compare() {
+    let port = serve();
+    let home = tempfile::TempDir::new().expect("a folder");
+    let policy = home.path().join("policy.yaml");
+    let text = format!("version: 1\negress:\n  allow:\n    - {{ to: 44.0.0.0/24, ports: [{port}], as: tcp }}\n");
+    std::fs::write(&policy, text).expect("a policy");
+    let held = Way::Held(policy);
+    let ways = [("direct", Way::Direct), ("confined", held), ("strace -f", Way::Traced)];
+    let ways: Vec<_> = ways.into_iter().filter(|(_, way)| way.is_there()).collect();
+    let port = port.to_string();
+    for (what, work, unit) in [
+        ("one connect", vec!["connects", &port], "µs"),
+        ("getppid", vec!["calls"], "ns"),
+        ("8 threads", vec!["burst", &port], "connects/s"),
+    ] {
+        let mut figures = vec![Vec::new(); ways.len()];
+        for _ in 0..ROUNDS {
+            for ((_, way), figures) in ways.iter().zip(&mut figures) {
+                figures.push(way.run(&work));
+            }
+        }
+        for ((name, _), figures) in ways.iter().zip(figures) {
+            println!("{what:12}  {name:10}  {:>10.1} {unit}", median(figures));
+        }
+    }
+    let starts = |way: &Way| median((0..STARTS).map(|_| way.start()).collect());
+    for (name, way) in ways.iter().take(2) {
+        println!("{:12}  {name:10}  {:>10.1} ms", "run true", starts(way));
+    }
+}
+
+/// How the work is run.
+enum Way {
+    Direct,
+    /// With this policy.
+    Held(PathBuf),
+    Traced,
+}
+
+impl Way {
+    fn is_there(&self) -> bool {
+        !matches!(self, Self::Traced) || Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok()
+    }
+
+    fn command(&self, program: PathBuf) -> Command {
+        match self {
+            Self::Direct => Command::new(program),
+            Self::Held(policy) => {
+                let mut egret = Command::new(env!("CARGO_BIN_EXE_egret"));
+                egret.args(["run", "--confine", "require", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+                egret.args(["--journal", "/dev/null", "--policy"]).arg(policy).arg("--").arg(program);
+                egret
+            }
+            Self::Traced => {
+                let mut strace = Command::new("strace");
+                strace.args(["-f", "-o", "/dev/null"]).arg(program);
+                strace
+            }
+        }
+    }
+
+    /// Runs this bench's own work, and gives the figure that it prints.
+    fn run(&self, work: &[&str]) -> f64 {
+        let output = self.command(std::env::current_exe().expect("a name")).args(work).stderr(Stdio::inherit()).output();
+        let said = String::from_utf8(output.expect("it runs").stdout).expect("text");
+        said.trim().parse().unwrap_or_else(|_| panic!("no figure: {said}"))
+    }
+
+    /// Milliseconds from the start of `true` to its end.
+    fn start(&self) -> f64 {
+        let began = Instant::now();
+        assert!(self.command("true".into()).status().expect("it runs").success());
+        began.elapsed().as_secs_f64() * 1e3
+    }
+}
+
+/// A server that takes what comes and waits for its end.
+fn serve() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    for _ in 0..4 {
+        let listener = listener.try_clone().expect("a copy");
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                // The client resets.
+                let _ = stream.read(&mut [0]);
+            }
+        });
+    }
+    port
+}
+
+/// Closes without leaving a port waiting.
+fn end(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// The median of one connect after the other, in microseconds.
+fn connects(port: u16) -> f64 {
+    let to = SocketAddr::from((OUTSIDE, port));
+    let one = || {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let began = Instant::now();
+        socket.connect(&to.into()).expect("an allowed address");
+        let took = began.elapsed();
+        end(&TcpStream::from(socket));
+        took.as_secs_f64() * 1e6
+    };
+    median((0..CONNECTS).map(|_| one()).collect())
+}
+
+/// Nanoseconds of a call that nobody is asked about.
+fn calls() -> f64 {
+    let began = Instant::now();
+    for _ in 0..CALLS {
+        std::hint::black_box(rustix::process::getppid());
+    }
+    began.elapsed().as_secs_f64() * 1e9 / CALLS as f64
+}
+
+/// Connects a second, of several threads at once.
+fn burst(port: u16) -> f64 {
+    let to = SocketAddr::from((OUTSIDE, port));
+    let (done, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    if let Ok(stream) = TcpStream::connect(to) {
+                        end(&stream);
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        thread::sleep(BURST);
+        over.store(true, Ordering::Relaxed);
+    });
+    done.load(Ordering::Relaxed) as f64 / BURST.as_secs_f64()
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}

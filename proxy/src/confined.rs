@@ -1,0 +1,377 @@
+//! Connections of a program whose connect(2) egret is asked about (`egret run -- CMD`): no proxy protocol, the same questions.
+//!
+//! connect(2) → **admit** → **vet** → dial → the program's socket is connected to the [`Door`] → peek → **confirm** → relay →
+//! record. The address that the program asks for is given back the name that it was resolved from, since its DNS comes
+//! through here too ([`names`]); so `admit` sees a name. What the program shows first may correct that name to another
+//! one of the same address.
+
+mod door;
+mod known;
+mod names;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use egret_policy::{Asker, Denial, Flight, Host, Name, Permit, Policy, Protocol, Request, RoleId, Sni, Target, VettedAddr};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+pub use door::Door;
+pub(crate) use known::Known;
+pub use names::{Answered, Inquiry, NameRecord};
+
+use crate::client::Client;
+use crate::connect::{self, Begun, Connecting};
+use crate::connection::{Slots, Tunnel, admit, agree, dial, look, over_the_limit, resolve_and_vet};
+use crate::fault::{ConnectFault, Fault, Stop};
+use crate::listener::{Gateway, now};
+use crate::peek;
+use crate::record::{Close, Open, Record, Stage, Via};
+use crate::reply;
+use crate::request;
+use crate::wire::Progress;
+use crate::wire::http;
+
+/// Who called connect(2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// As numbered where egret runs.
+    pub pid: u32,
+    /// The executable, where it could be read and is UTF-8.
+    pub executable: Option<String>,
+    /// The effective user.
+    pub uid: u32,
+}
+
+/// One connect(2) that the policy does not refuse.
+pub struct Call {
+    case: Case,
+    plan: Plan,
+}
+
+/// A call that a program may be connected for.
+pub struct Guest {
+    case: Case,
+    way: Way,
+}
+
+/// What is known of a call from the first question to the last, with its place among all connections and its record.
+struct Case {
+    gateway: Arc<Gateway>,
+    policy: Arc<Policy>,
+    role: RoleId,
+    destination: SocketAddr,
+    record: Open,
+    slots: Slots,
+}
+
+/// What is to be done for a call.
+enum Plan {
+    /// Permitted: dial.
+    Dial(Permit, Vec<VettedAddr>),
+    /// To be judged by the name that it shows first.
+    Show(Request),
+}
+
+/// How far the way out has come.
+enum Way {
+    Dialled(Permit, TcpStream),
+    Dialling(Permit, Connecting, Instant),
+    Shows(Request),
+}
+
+/// What became of dialling.
+pub enum Dialled {
+    /// The upstream is connected, or will be when the program has shown whom it means.
+    Now(Box<Guest>),
+    /// The upstream is being connected.
+    Later(Box<Guest>),
+    /// It failed, and is recorded.
+    Failed(ConnectFault),
+}
+
+impl Call {
+    /// The first two questions about a connect to this address. Neither asks DNS.
+    ///
+    /// # Errors
+    /// The [`Denial`], which is recorded already.
+    pub fn judge(gateway: &Arc<Gateway>, destination: SocketAddr, process: Option<Process>) -> Result<Self, Denial> {
+        let mut case = Case::open(gateway, destination, process);
+        let judged = match (&case.slots.connection, &case.slots.handshake) {
+            (Some(_), Some(_)) => case.plan(),
+            _ => Err(over_the_limit(gateway)),
+        };
+        match judged {
+            Ok(plan) => Ok(Self { case, plan }),
+            Err(denial) => {
+                case.stopped(&denial.clone().into());
+                Err(denial)
+            }
+        }
+    }
+
+    /// Begins to connect the upstream, on this thread, which must be one of the runtime or have entered it. Nothing here
+    /// waits: an upstream on this machine is connected when it returns.
+    #[must_use]
+    pub fn dial(self) -> Dialled {
+        let Self { mut case, plan } = self;
+        let (permit, addresses) = match plan {
+            Plan::Dial(permit, addresses) => (permit, addresses),
+            Plan::Show(request) => return Dialled::Now(Box::new(Guest { case, way: Way::Shows(request) })),
+        };
+        let started = Instant::now();
+        case.record.reached(Stage::Connect);
+        match connect::begin(&addresses, &case.gateway.limits) {
+            Ok(Begun::Connected(upstream)) => {
+                case.dialled(&upstream, started);
+                Dialled::Now(Box::new(Guest { case, way: Way::Dialled(permit, upstream) }))
+            }
+            Ok(Begun::Connecting(connecting)) => {
+                Dialled::Later(Box::new(Guest { case, way: Way::Dialling(permit, connecting, started) }))
+            }
+            Err(fault) => Dialled::Failed(case.undialled(fault, started)),
+        }
+    }
+}
+
+impl Guest {
+    /// Waits for the upstream.
+    ///
+    /// # Errors
+    /// It cannot be reached, which is recorded.
+    pub async fn dialled(self: Box<Self>) -> Result<Box<Self>, ConnectFault> {
+        let Self { mut case, way } = *self;
+        let way = match way {
+            Way::Dialling(permit, connecting, started) => match connecting.done().await {
+                Ok(upstream) => {
+                    case.dialled(&upstream, started);
+                    Way::Dialled(permit, upstream)
+                }
+                Err(fault) => return Err(case.undialled(fault, started)),
+            },
+            other => other,
+        };
+        Ok(Box::new(Self { case, way }))
+    }
+
+    /// Where the program's own connection comes from.
+    fn comes_from(&mut self, address: SocketAddr) {
+        self.case.record.client = Some(address);
+    }
+}
+
+impl Case {
+    fn open(gateway: &Arc<Gateway>, destination: SocketAddr, process: Option<Process>) -> Self {
+        let policy = gateway.policy();
+        let executable = process.as_ref().and_then(|process| process.executable.as_deref());
+        let role = policy.role_of(Asker { user: None, executable, port: 0 });
+        let mut record = Open::new(gateway.next_id(), None, Arc::clone(&gateway.observer));
+        record.process = process;
+        policy.hash().clone_into(&mut record.policy);
+        policy.role_name(role).clone_into(&mut record.role);
+        record.target = Some(literal(destination, role).target().clone());
+        record.class = Some(policy.class_of(destination.ip()));
+        record.began(Via::Confined);
+        Self { gateway: Arc::clone(gateway), slots: gateway.slots(), policy, role, destination, record }
+    }
+
+    /// By the names that the address was resolved from, the latest first; one that is let through by audit alone is taken when
+    /// there is no other. Without a name, by the address, or by the name that it will show.
+    fn plan(&mut self) -> Result<Plan, Denial> {
+        let (literal, address) = (literal(self.destination, self.role), self.destination.ip());
+        self.record.reached(Stage::Admit);
+        let (mut by_audit, mut first_denial) = (None, None);
+        for name in self.gateway.names_of(address) {
+            let by_name = literal.clone().shown(name);
+            match permit(&self.policy, &by_name, address) {
+                Ok(permitted) if permitted.0.would_deny().is_none() => return Ok(self.noted(permitted)),
+                Ok(permitted) => drop(by_audit.get_or_insert(permitted)),
+                Err(denial) => drop(first_denial.get_or_insert((by_name, denial))),
+            }
+        }
+        if let Some(permitted) = by_audit {
+            return Ok(self.noted(permitted));
+        }
+        match (permit(&self.policy, &literal, address), first_denial) {
+            (Ok(permitted), _) => Ok(self.noted(permitted)),
+            (Err(_), Some((by_name, denial))) => {
+                self.record.target = Some(by_name.target().clone());
+                Err(denial)
+            }
+            (Err(_), None) if self.policy.wants_name(&literal) => Ok(Plan::Show(literal)),
+            (Err(denial), None) => Err(denial),
+        }
+    }
+
+    fn noted(&mut self, (permit, addresses): (Permit, Vec<VettedAddr>)) -> Plan {
+        self.record.target = Some(permit.target().clone());
+        self.record.permitted(&permit);
+        Plan::Dial(permit, addresses)
+    }
+
+    fn dialled(&mut self, upstream: &TcpStream, started: Instant) {
+        self.gateway.observer.dialled(Ok(()), started.elapsed());
+        self.record.address = upstream.peer_addr().ok();
+    }
+
+    fn undialled(&mut self, fault: ConnectFault, started: Instant) -> ConnectFault {
+        self.gateway.observer.dialled(Err(fault), started.elapsed());
+        self.stopped(&fault.into());
+        fault
+    }
+
+    fn stopped(&mut self, stop: &Stop) {
+        self.record.stopped(stop);
+        self.record.decided();
+    }
+}
+
+fn literal(destination: SocketAddr, role: RoleId) -> Request {
+    let target = Target { host: Host::Address(destination.ip()), port: destination.port() };
+    Request::new(target, role, now())
+}
+
+/// The first two questions at once: the answer of the second is the address itself.
+fn permit(policy: &Arc<Policy>, request: &Request, address: IpAddr) -> Result<(Permit, Vec<VettedAddr>), Denial> {
+    let mut permit = policy.admit(request)?;
+    let vetted = permit.vet(&[address])?;
+    Ok((permit, vetted))
+}
+
+/// Serves a program that has been connected to the door, to its end.
+async fn serve(guest: Guest, stream: TcpStream) {
+    let Guest { case: Case { gateway, policy, role, destination, mut record, mut slots }, way } = guest;
+    let mut client = Client::new(stream, destination.port(), tokio::time::Instant::now() + gateway.limits.request);
+    // Whoever called connect(2) has its answer.
+    client.answered = true;
+    let judge = Judge { gateway: &gateway, policy: &policy, literal: literal(destination, role) };
+    let stop = match judge.tunnel(&mut client, way, &mut record, &mut slots).await {
+        Ok(tunnel) => return tunnel.carry(client, gateway, record, slots).await,
+        Err(stop) => stop,
+    };
+    record.stopped(&stop);
+    record.decided();
+    if matches!(stop, Stop::Fault(Fault::Connect(_))) {
+        // The program thinks that it is connected. A reset is the nearest to what it would have been told.
+        let _ = socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO));
+        return;
+    }
+    reply::no(&mut client, record.via, &stop, "").await;
+}
+
+/// What a call is judged by once its program is connected.
+struct Judge<'a> {
+    gateway: &'a Gateway,
+    policy: &'a Arc<Policy>,
+    literal: Request,
+}
+
+impl Judge<'_> {
+    async fn tunnel(&self, client: &mut Client, way: Way, record: &mut Record, slots: &mut Slots) -> Result<Tunnel, Stop> {
+        let gateway = self.gateway;
+        let (permit, upstream, shown) = match way {
+            Way::Dialled(permit, upstream) => (permit, upstream, None),
+            Way::Dialling(permit, connecting, started) => {
+                let outcome = connecting.done().await;
+                gateway.observer.dialled(outcome.as_ref().map(|_| ()).map_err(|fault| *fault), started.elapsed());
+                let upstream = outcome?;
+                record.address = upstream.peer_addr().ok();
+                (permit, upstream, None)
+            }
+            Way::Shows(request) => {
+                let read = timeout(gateway.limits.first_flight, request::hello(client)).await;
+                let flight = read.unwrap_or(Ok(Flight::Silent))?;
+                peek::note(record, &flight);
+                let request = match &flight {
+                    Flight::Tls { sni: Sni::One(name), .. } => request.shown(name.clone()),
+                    _ => request,
+                };
+                let mut permit = admit(self.policy, &request, record)?;
+                record.target = Some(permit.target().clone());
+                let addresses = self.resolve_and_vet(&mut permit, record).await?;
+                (permit, dial(gateway, &addresses, record).await?, Some(flight))
+            }
+        };
+        let flight = look(client, &upstream, &permit, shown, gateway, record, slots).await?;
+        let permit = self.renamed(client, permit, &flight, record).await?;
+        agree(permit, upstream, flight, record).await
+    }
+
+    /// One address may have many names, and the program may have this one from elsewhere: where what it shows names another
+    /// host than was permitted, that is judged as for a literal address with an SNI. If it is not let through, the first
+    /// permit stays, and refuses what it does not agree with.
+    async fn renamed(&self, client: &mut Client, permit: Permit, flight: &Flight, record: &mut Record) -> Result<Permit, Stop> {
+        if permit.protocol() == Protocol::Tcp {
+            return Ok(permit);
+        }
+        let Some(name) = self.name_shown(client, flight).await? else { return Ok(permit) };
+        let is_literal_tls = permit.target().host.name().is_none() && *flight != Flight::Http;
+        if is_literal_tls || permit.target().host.name() == Some(&name) {
+            return Ok(permit);
+        }
+        let Ok(mut other) = self.policy.admit(&self.literal.clone().shown(name)) else { return Ok(permit) };
+        let mut notes = record.clone();
+        if self.resolve_and_vet(&mut other, &mut notes).await.is_err() {
+            return Ok(permit);
+        }
+        record.target = Some(other.target().clone());
+        Ok(other)
+    }
+
+    /// Which host the first flight names: by its SNI, or by the Host field of a request.
+    async fn name_shown(&self, client: &mut Client, flight: &Flight) -> Result<Option<Name>, Stop> {
+        match flight {
+            Flight::Tls { sni: Sni::One(name), .. } => Ok(Some(name.clone())),
+            Flight::Http => timeout(self.gateway.limits.first_flight, host_of(client)).await.unwrap_or(Ok(None)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The second question about an address that was dialled, or will be, by a name that was shown for it: what the program's
+    /// own DNS queries told counts, and else one resolution.
+    async fn resolve_and_vet(&self, permit: &mut Permit, record: &mut Record) -> Result<Vec<VettedAddr>, Stop> {
+        let Host::Address(address) = self.literal.target().host else {
+            return resolve_and_vet(self.gateway, permit, record).await;
+        };
+        let is_known = permit.name_to_resolve().is_some_and(|name| self.gateway.known.has(name, address));
+        if is_known { Ok(permit.vet(&[address])?) } else { resolve_and_vet(self.gateway, permit, record).await }
+    }
+}
+
+/// The host that a request names; none if its head is none, which is for others to say.
+async fn host_of(client: &mut Client) -> Result<Option<Name>, Stop> {
+    loop {
+        match http::host(&client.said) {
+            Progress::Done(name, _) => return Ok(name),
+            Progress::Never(_) => return Ok(None),
+            Progress::More => client.hear().await?,
+        }
+    }
+}
+
+impl Gateway {
+    /// The names that led to this address: the app's own queries, the latest first, then `/etc/hosts`.
+    fn names_of(&self, address: IpAddr) -> Vec<Name> {
+        let mut names = self.known.names_of(address);
+        names.extend(self.resolver().listed_for(address));
+        names
+    }
+}
+
+/// Notes a connection that the program makes itself, to an address that is left to it.
+pub fn note_direct(gateway: &Arc<Gateway>, destination: SocketAddr, process: Option<Process>) {
+    let mut case = Case::open(gateway, destination, process);
+    case.record.address = Some(destination);
+    case.record.stage = Stage::Connect;
+    case.record.close = Close::Direct;
+    case.record.decided();
+}
+
+/// Notes a connection that is refused before any of the questions.
+pub fn note_refused(gateway: &Arc<Gateway>, destination: SocketAddr, process: Option<Process>, denial: Denial) {
+    Case::open(gateway, destination, process).stopped(&denial.into());
+}
+
+#[cfg(test)]
+mod tests;

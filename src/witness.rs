@@ -1,0 +1,95 @@
+//! Hears what the proxy reports, and tells the journal, the metrics and the discovery table.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use egret_proxy::{ConnectFault, DnsFault, NameRecord, Observer, Record, RequestRecord, Via};
+
+use crate::confinement::lately::Lately;
+use crate::discovery::{Discovery, Sighting};
+use crate::events::Event;
+use crate::journal::Journal;
+use crate::metrics;
+
+/// What was seen, and who is told.
+pub(crate) struct Witness {
+    journal: Journal,
+    discovery: Mutex<Discovery>,
+    /// Whether it has been said that an executable could not be told.
+    unattributed: AtomicBool,
+    refused_names: Lately,
+}
+
+impl Witness {
+    pub(crate) fn new(journal: &Journal) -> Self {
+        let (discovery, unattributed, refused_names) = Default::default();
+        Self { journal: journal.clone(), discovery, unattributed, refused_names }
+    }
+
+    /// The table as it is now.
+    pub(crate) fn discovery(&self) -> Discovery {
+        self.discovery.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn see(&self, sighting: Option<Sighting>) {
+        let Some(sighting) = sighting else { return };
+        let mut discovery = self.discovery.lock().unwrap_or_else(PoisonError::into_inner);
+        discovery.see(sighting);
+        metrics::destinations(discovery.len());
+    }
+}
+
+impl Observer for Witness {
+    fn began(&self, via: Via) {
+        metrics::began(via);
+    }
+
+    fn decided(&self, record: &Record) {
+        metrics::decided(record);
+    }
+
+    fn closed(&self, record: Record) {
+        metrics::closed(&record);
+        self.see(Sighting::of_record(&record));
+        self.journal.write(Event::Connection(Box::new(record)));
+    }
+
+    fn answered(&self, request: &RequestRecord) {
+        metrics::answered(request);
+    }
+
+    fn requested(&self, request: RequestRecord) {
+        self.see(Sighting::of_request(&request));
+        self.journal.write(Event::Request(Box::new(request)));
+    }
+
+    fn name_refused(&self, name: NameRecord) {
+        metrics::name_refused(&name);
+        self.see(Some(Sighting::of_name(&name)));
+        if self.refused_names.is_news(&name.name) {
+            self.journal.write(Event::Name(Box::new(name)));
+        }
+    }
+
+    fn resolved(&self, outcome: Result<(), DnsFault>, took: Duration) {
+        metrics::resolved(outcome, took);
+    }
+
+    fn dialled(&self, outcome: Result<(), ConnectFault>, took: Duration) {
+        metrics::dialled(outcome, took);
+    }
+
+    fn unattributed(&self, why: &str) {
+        metrics::unattributed();
+        if !self.unattributed.swap(true, Ordering::Relaxed) {
+            tracing::warn!(why, "roles by executable: a client's executable cannot be told; this is said once");
+            self.journal.write(Event::Coverage { section: "roles", why: format!("an executable cannot be told: {why}") });
+        }
+    }
+
+    fn accept_failed(&self, error: &std::io::Error) {
+        metrics::accept_failed();
+        tracing::warn!(%error, "a client cannot be accepted; trying again");
+    }
+}
