@@ -1,7 +1,8 @@
 //! End to end: the real program, real sockets, real clients. Each module is a promise.
 //!
-//! Needs Debian's acl, curl, git, iproute2, libcap2-bin, minisign, nginx-light, openssl, patch, prometheus,
-//! python3-jsonschema, python3-requests, python3-yaml and util-linux, and Node 24 (`.ci/run` has the command); a test that misses one fails and names it.
+//! Needs Debian's acl, curl, default-jdk-headless, git, golang-go, iproute2, libcap2-bin, minisign, musl-tools, nginx-light,
+//! openssh-client, openssl, patch, postgresql-client, prometheus, python3-jsonschema, python3-requests, python3-yaml,
+//! util-linux and wget, and Node 24 (`.ci/run` has the command); a test that misses one fails and names it.
 
 mod support;
 
@@ -39,4 +40,5 @@ mod files_guard; // what somebody inside, or a mistake, would do to it
 mod files_trust; // the same against a manifest, signatures, approvals, and with a command
 mod lifecycle; // start, drain, stop, small machines
 mod launch; // `run -- CMD`: the app as egret's child
+mod confined; // `run -- CMD`: every connection and every name of the app is held to the policy
 mod tidy; // promises about the source itself

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::client::connect;
 use super::http1::Response;
-use super::programs::{Output, Program};
+use super::programs::{Output, Program, require};
 use super::seen::Seen;
 use super::{DEADLINE, eventually};
 
@@ -41,6 +41,7 @@ pub(crate) struct EgretBuilder {
     listen: Vec<String>,
     admin: String,
     under: Vec<OsString>,
+    enter: Vec<OsString>,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
 }
@@ -50,6 +51,8 @@ pub(crate) struct Egret {
     child: Mutex<Child>,
     pid: u32,
     home: TempDir,
+    /// What runs a program where egret's loopback is, if that is not the test's.
+    enter: Vec<OsString>,
     stdout: Arc<Seen<String>>,
     stderr: Arc<Seen<String>>,
 }
@@ -70,6 +73,7 @@ impl Egret {
             listen: Vec::new(),
             admin: "127.0.0.1:0".to_owned(),
             under: Vec::new(),
+            enter: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
         }
@@ -159,6 +163,9 @@ impl Egret {
     /// One GET to the admin port.
     pub(crate) fn get_admin(&self, path: &str) -> (u16, String) {
         let admin = self.admin();
+        if !self.enter.is_empty() {
+            return get_through(&self.enter, &format!("http://{admin}{path}"));
+        }
         let mut stream = connect(admin);
         let request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("the admin port takes a request");
@@ -248,6 +255,12 @@ impl EgretBuilder {
         self
     }
 
+    /// Says that egret is in another network, and what runs a program there.
+    pub(crate) fn inside(mut self, enter: Vec<OsString>) -> Self {
+        self.enter = enter;
+        self
+    }
+
     /// Instead of `127.0.0.1:0`; may be repeated.
     pub(crate) fn listen(mut self, addr: &str) -> Self {
         self.listen.push(addr.to_owned());
@@ -277,7 +290,7 @@ impl EgretBuilder {
         let mut child = self.command().spawn().expect("egret starts");
         let stdout = follow(child.stdout.take());
         let stderr = follow(child.stderr.take());
-        Egret { pid: child.id(), child: Mutex::new(child), home: self.home, stdout, stderr }
+        Egret { pid: child.id(), child: Mutex::new(child), home: self.home, enter: self.enter, stdout, stderr }
     }
 
     fn command(&self) -> Command {
@@ -304,7 +317,8 @@ fn policy_file(home: &TempDir) -> PathBuf {
     home.path().join("policy.yaml")
 }
 
-fn follow(pipe: Option<impl Read + Send + 'static>) -> Arc<Seen<String>> {
+/// Collects the lines of a pipe.
+pub(crate) fn follow(pipe: Option<impl Read + Send + 'static>) -> Arc<Seen<String>> {
     let pipe = pipe.expect("the output is piped");
     let lines = Arc::new(Seen::new());
     let filled = Arc::clone(&lines);
@@ -315,6 +329,14 @@ fn follow(pipe: Option<impl Read + Send + 'static>) -> Arc<Seen<String>> {
         filled.complete();
     });
     lines
+}
+
+/// One GET by a program in another network.
+fn get_through(enter: &[OsString], url: &str) -> (u16, String) {
+    let program = Program::at(Path::new(&enter[0])).args(&enter[1..]).arg(require("curl"));
+    let output = program.args(["-sS", "-w", "\n%{http_code}", url]).run();
+    let (body, status) = output.stdout.rsplit_once('\n').unwrap_or_else(|| panic!("{url}: {output:?}"));
+    (status.parse().expect("a status"), body.to_owned())
 }
 
 /// Every line must be a JSON object with a known place for its kind: a journal that can't be read fails the test.

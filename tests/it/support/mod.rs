@@ -1,7 +1,7 @@
 //! The harness of the end-to-end tests: egret itself, what stands around it, and how long to wait for either.
 //!
-//! Everything here talks to loopback only and takes its ports from the kernel. No assertion about egret is made
-//! here: a test reads what happened and judges it.
+//! Everything here talks to loopback only, with ports of the kernel's choice, or within a network of its own. No assertion
+//! about egret is made here: a test reads what happened and judges it.
 //!
 //! In reading order:
 //!
@@ -12,6 +12,7 @@
 //! - [`upstream`]: the servers that egret dials
 //! - [`programs`]: curl, nginx and other real programs
 //! - [`rules`]: policies for names on loopback
+//! - [`outside`]: the Internet of a confined app
 //! - [`journal`]: journals written by hand, and what reads them
 //! - [`world`]: the usual scene made of these. It alone asserts: what every denial has in common
 //! - [`pki`], [`http1`], [`payload`], [`listener`], [`seen`]: what those are made of
@@ -23,6 +24,7 @@ pub(crate) mod hello;
 pub(crate) mod http1;
 pub(crate) mod journal;
 pub(crate) mod listener;
+pub(crate) mod outside;
 pub(crate) mod payload;
 pub(crate) mod pki;
 pub(crate) mod programs;
@@ -39,6 +41,7 @@ pub(crate) use client::{Host, http_connect, socks4, socks4a, socks5};
 pub(crate) use dns::DnsServer;
 pub(crate) use egret::{Egret, run_egret};
 pub(crate) use hello::Hello;
+pub(crate) use outside::Outside;
 pub(crate) use pki::{Ca, Identity};
 pub(crate) use programs::{Program, nginx};
 pub(crate) use upstream::{Service, Upstream};

@@ -24,11 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DEBIAN_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// Programs whose Debian package is named otherwise.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("setcap", "libcap2-bin"),
     ("setfacl", "acl"),
     ("ip", "iproute2"),
     ("nginx", "nginx-light"),
+    ("nsenter", "util-linux"),
+    ("go", "golang-go"),
+    ("java", "default-jdk-headless"),
+    ("musl-gcc", "musl-tools"),
     ("unshare", "util-linux"),
     ("node", "nodejs"),
     ("npm", "npm"),
