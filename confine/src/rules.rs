@@ -171,7 +171,7 @@ fn traffic() -> Vec<Rule> {
         rule(SYS_sendto, &[not_null(4)], Ask, "a datagram to somebody: a DNS query, one that the egress lets pass, or refused"),
         rule(SYS_recvfrom, &[not_null(4)], Ask, "whoever resolves names compares the sender with the nameserver"),
         rule(SYS_getsockname, &[], Ask, "a socket that stands for one connected to a nameserver must look like it"),
-        rule(SYS_getpeername, &[], Ask, "as getsockname"),
+        rule(SYS_getpeername, &[], Ask, "as getsockname; and a connection seems to be with whom it was asked for"),
     ]
 }
 

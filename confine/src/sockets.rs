@@ -31,7 +31,7 @@ const LONGEST_USE: Duration = Duration::from_millis(250);
 const MOST_JOINED: usize = 16;
 
 /// How many outcomes of recent connects are remembered.
-const MOST_RECENT: usize = 1024;
+const MOST_RECENT: usize = 4096;
 
 /// A socket that the app has, too.
 #[derive(Clone, Debug)]
@@ -62,6 +62,8 @@ pub(crate) struct Outcome {
     pub(crate) answer: Result<(), Errno>,
     /// Whether somebody was told; if not, who calls again is.
     pub(crate) told: bool,
+    /// The family of the socket, if it is connected to somebody who stands for the destination.
+    pub(crate) stands_in: Option<Family>,
 }
 
 /// What is known of a socket that was connected.
@@ -240,6 +242,12 @@ impl Sockets {
         }
         outcome.told = tell(*outcome);
         Some(Recalled::Told)
+    }
+
+    /// Whom a socket that was connected to somebody else seems to be connected to.
+    pub(crate) fn peer_of(&self, inode: u64) -> Option<(SocketAddr, Family)> {
+        let outcome = self.tables().recent.get(&inode).copied()?;
+        Some((outcome.destination, outcome.stands_in?))
     }
 
     /// Forgets what became of connects of this socket.

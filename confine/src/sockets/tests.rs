@@ -8,7 +8,7 @@ fn held() -> Held {
 }
 
 fn outcome(told: bool) -> Outcome {
-    Outcome { destination: "192.0.2.7:443".parse().unwrap(), answer: Ok(()), told }
+    Outcome { destination: "192.0.2.7:443".parse().unwrap(), answer: Ok(()), told, stands_in: None }
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn again(shared: &Shared, call: &Notification, inode: u64, to: SocketAddr) -> Re
         (None, _) => None,
         (Some(State::Connecting), _) => Some(Step::Answer(Err(Errno::ALREADY))),
         (Some(State::Connected), Some(past)) if past.answer == Err(Errno::INPROGRESS) => {
-            conclude(shared, call.id, inode, past.destination, Ok(()));
+            conclude(shared, call.id, inode, Outcome { answer: Ok(()), told: false, ..past });
             Some(Step::Done)
         }
         (Some(State::Connected | State::Listening), _) => Some(Step::Answer(Err(Errno::ISCONN))),
@@ -351,14 +351,16 @@ impl Attempt {
         if !matches!(connected, Ok(()) | Err(Errno::INPROGRESS)) {
             return self.fail(connected.err().unwrap_or(Errno::ACCESS));
         }
+        let stands_in = introduce.is_some();
         if let Err(errno) = self.hand_over(introduce) {
             return self.fail(errno);
         }
         let (Socket::Held(held) | Socket::Made(held, _)) = self.socket else { return };
-        let inode = held.inode;
+        let (inode, stands_in) = (held.inode, stands_in.then_some(held.family));
         // Let go before the app hears of it, so that what it closes is closed. If it has closed it, this is the close that lingers.
         self.shared.watched.run(|| held.let_go());
-        conclude(&self.shared, self.id, inode, self.destination, connected);
+        let outcome = Outcome { destination: self.destination, answer: connected, told: false, stands_in };
+        conclude(&self.shared, self.id, inode, outcome);
     }
 
     /// What must be done with a connection before the app hears of it.
@@ -390,10 +392,9 @@ impl Attempt {
 }
 
 /// Tells whoever waits that a socket is connected, or is being connected.
-fn conclude(shared: &Shared, id: u64, inode: u64, destination: SocketAddr, connected: Result<(), Errno>) {
-    let outcome = Outcome { destination, answer: connected, told: false };
+fn conclude(shared: &Shared, id: u64, inode: u64, outcome: Outcome) {
     shared.sockets.conclude(inode, outcome, |joined, outcome| {
-        let answer = if outcome.told { Err(Errno::ISCONN) } else { connected.map(|()| 0) };
+        let answer = if outcome.told { Err(Errno::ISCONN) } else { outcome.answer.map(|()| 0) };
         shared.answer(joined.unwrap_or(id), answer)
     });
 }

@@ -341,11 +341,19 @@ pub(super) fn local_address(shared: &Shared, inode: u64, family: Family) -> Resu
     Ok(local)
 }
 
-/// recvfrom(2) with an address, getsockname(2), getpeername(2): of a pair they are answered, others go on.
+/// recvfrom(2) with an address, getsockname(2), getpeername(2): of a pair they are answered, and so is the peer of a connection that
+/// leads to somebody who stands for it; others go on.
 pub(super) fn look_like_internet(shared: &Arc<Shared>, call: &Notification) {
-    let pair = (Caller { tid: call.tid }).socket(descriptor(call)).ok().and_then(|inode| shared.pairs.get(inode));
+    let inode = (Caller { tid: call.tid }).socket(descriptor(call)).ok();
     // A caller that may be interrupted may use its memory for something else by the time it is written to.
-    let Some(pair) = pair.filter(|_| shared.abilities.waits_until_killed) else { return shared.let_through(call.id) };
+    let Some(inode) = inode.filter(|_| shared.abilities.waits_until_killed) else { return shared.let_through(call.id) };
+    let Some(pair) = shared.pairs.get(inode) else {
+        let peer = shared.sockets.peer_of(inode).filter(|_| i64::from(call.call) == libc::SYS_getpeername);
+        return match peer {
+            Some((peer, family)) => name(shared, call, peer, family),
+            None => shared.let_through(call.id),
+        };
+    };
     match i64::from(call.call) {
         libc::SYS_getsockname => name(shared, call, pair.local, pair.family),
         libc::SYS_getpeername => name(shared, call, pair.peer, pair.family),

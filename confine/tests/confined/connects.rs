@@ -1,6 +1,6 @@
 //! Honest programs notice nothing.
 
-use crate::yard::{confined, is_possible, not_tested, unconfined};
+use crate::yard::{Ground, confined, ground, is_possible, not_tested, unconfined};
 
 #[test]
 fn the_tap_sees_what_leaves() {
@@ -63,6 +63,24 @@ asyncio.run(go())
 }
 
 /// What netty and asio do.
+#[test]
+fn a_connection_seems_to_be_with_whom_it_was_asked_for() {
+    if !is_possible() || ground() == Ground::OldKernel {
+        return;
+    }
+    let ran = confined(
+        r#"
+s = tcp(); s.connect(GOOD); print("peer", s.getpeername() == GOOD, s.dup().getpeername() == GOOD)
+s = tcp(); s.setblocking(False); s.connect_ex(GOOD); select.select([], [s], []); print("later", s.getpeername() == GOOD)
+s = socket.socket(socket.AF_INET6); s.connect(("::ffff:" + GOOD[0], GOOD[1])); print("mapped", s.getpeername()[:2] == ("::ffff:" + GOOD[0], GOOD[1]))
+s = tcp(); print("nobody", outcome(s.getpeername)); print("refused", outcome(s.connect, EVIL), outcome(s.getpeername))
+l = tcp(); l.bind(("127.0.0.1", 0)); free = l.getsockname(); l.close(); s = tcp(); s.setblocking(False); s.connect_ex(free); print("near", outcome(s.getpeername))
+"#,
+    );
+    ran.went_well().said("peer True True").said("later True").said("mapped True").said("nobody ENOTCONN");
+    ran.said("refused EACCES ENOTCONN").said("near ENOTCONN");
+}
+
 #[test]
 fn test_02_registered_with_epoll_before_connect() {
     if !is_possible() {
