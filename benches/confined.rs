@@ -5,11 +5,22 @@
 //! network of its own, where 44.0.0.0/24 leads back to this machine, so that the policy takes it for the world outside. Rounds
 //! take turns; of each round the median or the rate, and of the rounds the median.
 //!
-//! FIGURES
+//! On a shared 2-core machine, Linux 6.18, 2026-11, release build without LTO, 5 rounds:
+//!
+//! | | direct | confined | strace -f |
+//! |---|---|---|---|
+//! | one connect, answered when its upstream is connected | 19.7 µs | 87.6 µs | 99.2 µs |
+//! | a call that nobody is asked about | 121 ns | 154 ns | 89 µs |
+//! | 8 threads | 22,000/s | 8,400/s | 13,200/s |
+//! | `true` | 0.6 ms | 58 ms | |
+//!
+//! Of a confined connect about 15 µs are the question and the answer (`confine/benches/connect.rs`, where nobody dials); the rest is
+//! a second connection, the record, and threads that wake one another. Of the 58 ms about 10 are before the app starts; the rest
+//! is the kernel's, closing the inotify descriptor that watched the policy file. The first filter of a process makes any call
+//! 30 ns dearer; under a container's profile there is one already.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 
-use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -18,12 +29,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 const CONNECTS: usize = 4_000;
-const CALLS: usize = 1_000_000;
+const CALLS: usize = 20_000;
 const THREADS: usize = 8;
 const BURST: Duration = Duration::from_secs(2);
 const STARTS: usize = 21;
+/// More than all threads have under way.
+const BACKLOG: i32 = 4096;
+/// Connections that the server keeps.
+const KEPT: usize = 512;
 /// Leads to this machine, and is none of its addresses.
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(44, 0, 0, 7);
 /// Set where the bench runs in its own network.
@@ -124,19 +139,22 @@ impl Way {
     }
 }
 
-/// A server that takes what comes and waits for its end.
+/// A server that takes what comes, and forgets it when the client has long gone.
 fn serve() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into()).expect("a port");
+    socket.listen(BACKLOG).expect("a server");
+    let listener = TcpListener::from(socket);
     let port = listener.local_addr().expect("an address").port();
-    for _ in 0..4 {
-        let listener = listener.try_clone().expect("a copy");
-        thread::spawn(move || {
-            for mut stream in listener.incoming().map_while(Result::ok) {
-                // The client resets.
-                let _ = stream.read(&mut [0]);
+    thread::spawn(move || {
+        let mut taken = Vec::with_capacity(KEPT);
+        for stream in listener.incoming().map_while(Result::ok) {
+            if taken.len() == KEPT {
+                taken.clear();
             }
-        });
-    }
+            taken.push(stream);
+        }
+    });
     port
 }
 
