@@ -52,6 +52,13 @@ fn run(policy: &str, python: &str) -> Option<Scene> {
     Some(scene)
 }
 
+/// The records of so many connections in the order in which they began; the journal has them as they ended.
+fn begun(egret: &Egret, count: usize) -> Vec<Value> {
+    let mut records = egret.wait_records(count);
+    records.sort_by_key(|record| record["id"].as_str().and_then(|id| id.rsplit('-').next()?.parse::<u64>().ok()));
+    records
+}
+
 fn python_words(python: &str) -> [String; 3] {
     ["/usr/bin/python3".to_owned(), "-c".to_owned(), format!("{}\n{python}", include_str!("confined/prelude.py"))]
 }

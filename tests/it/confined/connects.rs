@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{POLICY, app, python_words, run, start};
+use super::{POLICY, app, begun, python_words, run, start};
 use crate::support::Outside;
 
 #[test]
@@ -110,7 +110,7 @@ print("silent", outcome(connected, "46.0.0.1", 81))
     scene.said("refused ECONNREFUSED").said("asked True").said("silent ETIMEDOUT");
     let then: Vec<String> = scene.egret.stderr().lines().filter(|line| line.starts_with("then ")).map(str::to_owned).collect();
     assert!(then == ["then ECONNRESET"] || then == ["then 104"], "{then:?}");
-    let closes: Vec<Value> = scene.egret.wait_records(3).iter().map(|record| record["close"].clone()).collect();
+    let closes: Vec<Value> = begun(&scene.egret, 3).iter().map(|record| record["close"].clone()).collect();
     assert_eq!(closes, ["connect_refused", "connect_refused", "connect_timeout"]);
     let left = scene.outside.left();
     assert!(left.iter().all(|line| line == "connect 44.0.0.7:81" || line == "connect 46.0.0.1:81"), "{left:?}");

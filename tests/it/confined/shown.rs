@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{POLICY, app, python_words, run};
+use super::{POLICY, app, begun, python_words, run};
 use crate::support::Outside;
 use crate::support::outside::names;
 
@@ -32,7 +32,7 @@ for host in ("good.test", "other.test", "third.test"): print(host, "|", request(
     let Some(scene) = run(policy, script) else { return };
     scene.said("good.test | hello from 44.0.0.7:80 as good.test").said("other.test | hello from 44.0.0.7:80 as other.test");
     scene.said("third.test | egret: a request for third.test:80 inside the connection to other.test:80 is refused");
-    let records = scene.egret.wait_records(3);
+    let records = begun(&scene.egret, 3);
     let told = |record: &Value| ["host", "rule", "decision"].map(|field| record[field].as_str().unwrap_or("-").to_owned());
     assert_eq!(told(&records[0]), ["good.test", "a", "allow"]);
     assert_eq!(told(&records[1]), ["other.test", "b", "allow"]);
@@ -50,7 +50,7 @@ s = connected(GOOD, 443); print("opaque", repr(request(s, "good.test")))
 "#;
     let Some(scene) = run(POLICY, script) else { return };
     scene.said("third TLSV1_ALERT_ACCESS_DENIED").said("opaque ''");
-    let records = scene.egret.wait_records(2);
+    let records = begun(&scene.egret, 2);
     assert_eq!((&records[0]["reason"], &records[0]["sni"]), (&"sni_mismatch".into(), &"third.test".into()), "{records:#?}");
     assert_eq!(records[1]["decision"], "deny", "{records:#?}");
     // egret dialled, as the name was allowed; nothing of the app's went there.
@@ -78,7 +78,7 @@ s = connected(EVIL, 443); print("opaque", repr(request(s, "good.test")))
     assert!(said.contains("44.0.0.7 good.test hello from 44.0.0.7:443 as good.test\n"), "{said}");
     assert!(said.contains("44.0.0.10 good.test hello from 44.0.0.10:443 as good.test\n"), "{said}");
     assert!(said.matches("TLSV1_ALERT_ACCESS_DENIED").count() == 3 && said.contains("opaque ''"), "{said}");
-    let reasons: Vec<Value> = egret.wait_records(6).iter().map(|record| record["reason"].clone()).collect();
+    let reasons: Vec<Value> = begun(&egret, 6).iter().map(|record| record["reason"].clone()).collect();
     let expected = json!([null, null, "address_not_of_name", "no_rule", "no_rule", "address_not_listed"]);
     assert_eq!(Value::from(reasons), expected);
     outside.only(&["44.0.0.7:443", "44.0.0.10:443"], &["good.test"]);
