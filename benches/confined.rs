@@ -17,7 +17,7 @@
 //! Of a confined connect about 15 µs are the question and the answer (`confine/benches/connect.rs`, where nobody dials); the rest is
 //! a second connection, the record, and threads that wake one another. Of the 58 ms about 10 are before the app starts; the rest
 //! is the kernel's, closing the inotify descriptor that watched the policy file. The first filter of a process makes any call
-//! 30 ns dearer; under a container's profile there is one already.
+//! 30 ns dearer; what it is under a container's profile, which is a filter already, is not measured here.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 
