@@ -100,11 +100,17 @@ impl Hold {
         }
     }
 
-    /// The same, as far as it can be done: a list that can't be enforced is reported by.
+    /// Whether there is a list of what may be executed which can't be enforced as it is to be.
+    fn lacks_list(&self, probe: &Probe) -> bool {
+        let is_missing = |layer: &egret_confine::Layer| layer.name == EXEC && layer.level == Level::None;
+        Status::with(probe, &self.options).layers.iter().any(is_missing)
+    }
+
+    /// What is wanted, as far as it can be done: a list that can't be enforced is reported by.
     fn possible(&self, probe: &Probe) -> Options {
         let mut options = self.options.clone();
         if let Some(list) = &mut options.exec {
-            list.enforce &= !Status::with(probe, &self.options).layers.iter().any(is_exec_missing);
+            list.enforce &= !self.lacks_list(probe);
         }
         options
     }
@@ -119,9 +125,9 @@ impl Hold {
     ) -> (Result<std::io::Result<App>, Failure>, Confinement) {
         let mut confinement = self.confinement();
         let is_required = self.confine == Confine::Require;
-        let lacks_list = is_required && confinement.layers.iter().any(Layer::is_exec_missing);
-        let usable = self.found.as_ref().filter(|_| confinement.holds() && !lacks_list);
-        if let (Some(Ok(probe)), Some(exit)) = (usable, exit) {
+        let probe = self.found.as_ref().and_then(|found| found.as_ref().ok()).filter(|_| confinement.holds());
+        let probe = probe.filter(|probe| !is_required || !self.lacks_list(probe));
+        if let (Some(probe), Some(exit)) = (probe, exit) {
             match egret_confine::launch(make(), self.possible(probe), probe, Arc::clone(exit), Arc::clone(exit)) {
                 Ok(confined) => return (Ok(Ok(App::Confined(confined))), confinement),
                 Err(LaunchError::Command(error)) => return (Ok(Err(error)), confinement),
@@ -137,16 +143,6 @@ impl Hold {
             return (Err(Failure::Environment(why)), confinement);
         }
         (Ok(make().spawn().map(App::Free)), confinement)
-    }
-}
-
-fn is_exec_missing(layer: &egret_confine::Layer) -> bool {
-    layer.name == EXEC && layer.level == Level::None
-}
-
-impl Layer {
-    fn is_exec_missing(&self) -> bool {
-        self.name == EXEC && self.level == Level::None.to_string()
     }
 }
 

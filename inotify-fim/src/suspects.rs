@@ -174,4 +174,4 @@ fn read(process: &OwnedFd, name: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

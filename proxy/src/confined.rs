@@ -23,13 +23,11 @@ pub use names::{Answered, Inquiry, NameRecord};
 
 use crate::client::Client;
 use crate::connect::{self, Begun, Connecting};
-use crate::connection::{Slots, Tunnel, admit, agree, dial, look, over_the_limit, resolve_and_vet};
+use crate::connection::{Slots, Tunnel, admit, agree, dial, dialled, judged_by_name, look, over_the_limit, resolve_and_vet};
 use crate::fault::{ConnectFault, Fault, Stop};
 use crate::listener::{Gateway, now};
-use crate::peek;
 use crate::record::{Close, Open, Record, Stage, Via};
 use crate::reply;
-use crate::request;
 use crate::wire::Progress;
 use crate::wire::http;
 
@@ -122,15 +120,16 @@ impl Call {
         };
         let started = Instant::now();
         case.record.reached(Stage::Connect);
-        match connect::begin(&addresses, &case.gateway.limits) {
-            Ok(Begun::Connected(upstream)) => {
-                case.dialled(&upstream, started);
-                Dialled::Now(Box::new(Guest { case, way: Way::Dialled(permit, upstream) }))
-            }
+        let outcome = match connect::begin(&addresses, &case.gateway.limits) {
             Ok(Begun::Connecting(connecting)) => {
-                Dialled::Later(Box::new(Guest { case, way: Way::Dialling(permit, connecting, started) }))
+                return Dialled::Later(Box::new(Guest { case, way: Way::Dialling(permit, connecting, started) }));
             }
-            Err(fault) => Dialled::Failed(case.undialled(fault, started)),
+            Ok(Begun::Connected(upstream)) => Ok(upstream),
+            Err(fault) => Err(fault),
+        };
+        match case.dialled(outcome, started) {
+            Ok(upstream) => Dialled::Now(Box::new(Guest { case, way: Way::Dialled(permit, upstream) })),
+            Err(fault) => Dialled::Failed(fault),
         }
     }
 }
@@ -143,13 +142,7 @@ impl Guest {
     pub async fn dialled(self: Box<Self>) -> Result<Box<Self>, ConnectFault> {
         let Self { mut case, way } = *self;
         let way = match way {
-            Way::Dialling(permit, connecting, started) => match connecting.done().await {
-                Ok(upstream) => {
-                    case.dialled(&upstream, started);
-                    Way::Dialled(permit, upstream)
-                }
-                Err(fault) => return Err(case.undialled(fault, started)),
-            },
+            Way::Dialling(permit, connecting, started) => Way::Dialled(permit, case.dialled(connecting.done().await, started)?),
             other => other,
         };
         Ok(Box::new(Self { case, way }))
@@ -164,8 +157,7 @@ impl Guest {
 impl Case {
     fn open(gateway: &Arc<Gateway>, destination: SocketAddr, process: Option<Process>) -> Self {
         let policy = gateway.policy();
-        let executable = process.as_ref().and_then(|process| process.executable.as_deref());
-        let role = policy.role_of(Asker { user: None, executable, port: 0 });
+        let role = role_of(&policy, process.as_ref());
         let mut record = Open::new(gateway.next_id(), None, Arc::clone(&gateway.observer));
         record.process = process;
         policy.hash().clone_into(&mut record.policy);
@@ -210,21 +202,24 @@ impl Case {
         Plan::Dial(permit, addresses)
     }
 
-    fn dialled(&mut self, upstream: &TcpStream, started: Instant) {
-        self.gateway.observer.dialled(Ok(()), started.elapsed());
-        self.record.address = upstream.peer_addr().ok();
-    }
-
-    fn undialled(&mut self, fault: ConnectFault, started: Instant) -> ConnectFault {
-        self.gateway.observer.dialled(Err(fault), started.elapsed());
-        self.stopped(&fault.into());
-        fault
+    /// A dial that fails ends the call.
+    fn dialled(&mut self, outcome: Result<TcpStream, ConnectFault>, started: Instant) -> Result<TcpStream, ConnectFault> {
+        let outcome = dialled(&self.gateway, outcome, started, &mut self.record);
+        if let Err(fault) = outcome {
+            self.stopped(&fault.into());
+        }
+        outcome
     }
 
     fn stopped(&mut self, stop: &Stop) {
         self.record.stopped(stop);
         self.record.decided();
     }
+}
+
+/// Nobody who is confined gives a proxy user, or comes to a proxy port.
+fn role_of(policy: &Policy, process: Option<&Process>) -> RoleId {
+    policy.role_of(Asker { user: None, executable: process.and_then(|process| process.executable.as_deref()), port: 0 })
 }
 
 fn literal(destination: SocketAddr, role: RoleId) -> Request {
@@ -274,19 +269,10 @@ impl Judge<'_> {
             Way::Dialled(permit, upstream) => (permit, upstream, None),
             Way::Dialling(permit, connecting, started) => {
                 let outcome = connecting.done().await;
-                gateway.observer.dialled(outcome.as_ref().map(|_| ()).map_err(|fault| *fault), started.elapsed());
-                let upstream = outcome?;
-                record.address = upstream.peer_addr().ok();
-                (permit, upstream, None)
+                (permit, dialled(gateway, outcome, started, record)?, None)
             }
             Way::Shows(request) => {
-                let read = timeout(gateway.limits.first_flight, request::hello(client)).await;
-                let flight = read.unwrap_or(Ok(Flight::Silent))?;
-                peek::note(record, &flight);
-                let request = match &flight {
-                    Flight::Tls { sni: Sni::One(name), .. } => request.shown(name.clone()),
-                    _ => request,
-                };
+                let (request, flight) = judged_by_name(client, request, gateway, record).await?;
                 let mut permit = admit(self.policy, &request, record)?;
                 record.target = Some(permit.target().clone());
                 let addresses = self.resolve_and_vet(&mut permit, record).await?;

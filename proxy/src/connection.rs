@@ -12,7 +12,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::client::Client;
 use crate::connect::connect;
-use crate::fault::{DnsFault, Fault, Stop};
+use crate::fault::{ConnectFault, DnsFault, Fault, Stop};
 use crate::forward;
 use crate::listener::{Gateway, now};
 use crate::peek;
@@ -146,6 +146,17 @@ async fn who_and_what(
         return Ok((request, asked.flight));
     }
     reply::yes(client, via).await?;
+    let (request, flight) = judged_by_name(client, request, gateway, record).await?;
+    Ok((request, Some(flight)))
+}
+
+/// Reads the first flight of a client that asks for a literal address, and has the request judged by the name that it shows.
+pub(crate) async fn judged_by_name(
+    client: &mut Client,
+    request: Request,
+    gateway: &Gateway,
+    record: &mut Record,
+) -> Result<(Request, Flight), Stop> {
     let read = timeout(gateway.limits.first_flight, request::hello(client)).await;
     let flight = read.unwrap_or(Ok(Flight::Silent))?;
     peek::note(record, &flight);
@@ -153,7 +164,7 @@ async fn who_and_what(
         Flight::Tls { sni: Sni::One(name), .. } => request.shown(name.clone()),
         _ => request,
     };
-    Ok((request, Some(flight)))
+    Ok((request, flight))
 }
 
 /// The first question.
@@ -173,11 +184,7 @@ pub(crate) async fn resolve_and_vet(
     let mut answers = Vec::new();
     if let Some(name) = permit.name_to_resolve() {
         record.reached(Stage::Resolve);
-        let started = Instant::now();
-        let resolver = gateway.resolver();
-        let answer = timeout(gateway.limits.dns, resolver.resolve(name)).await.unwrap_or(Err(DnsFault::Timeout));
-        gateway.observer.resolved(answer.as_ref().map(|_| ()).map_err(|fault| *fault), started.elapsed());
-        answers = answer?;
+        answers = look_up(gateway, gateway.resolver().resolve(name)).await?;
     } else if let Host::Address(address) = permit.target().host {
         answers.push(address);
     }
@@ -190,11 +197,29 @@ pub(crate) async fn resolve_and_vet(
     Ok(vetted?)
 }
 
+/// Waits for what DNS says, as long as it may take, and tells how it went.
+pub(crate) async fn look_up<T>(gateway: &Gateway, query: impl Future<Output = Result<T, DnsFault>>) -> Result<T, DnsFault> {
+    let started = Instant::now();
+    let answer = timeout(gateway.limits.dns, query).await.unwrap_or(Err(DnsFault::Timeout));
+    gateway.observer.resolved(answer.as_ref().map(|_| ()).map_err(|fault| *fault), started.elapsed());
+    answer
+}
+
 /// Connects to a vetted address.
 pub(crate) async fn dial(gateway: &Gateway, addresses: &[VettedAddr], record: &mut Record) -> Result<TcpStream, Stop> {
     record.reached(Stage::Connect);
     let started = Instant::now();
     let outcome = connect(addresses, &gateway.limits).await;
+    Ok(dialled(gateway, outcome, started, record)?)
+}
+
+/// Tells how a dial went that began then.
+pub(crate) fn dialled(
+    gateway: &Gateway,
+    outcome: Result<TcpStream, ConnectFault>,
+    started: Instant,
+    record: &mut Record,
+) -> Result<TcpStream, ConnectFault> {
     gateway.observer.dialled(outcome.as_ref().map(|_| ()).map_err(|fault| *fault), started.elapsed());
     let upstream = outcome?;
     record.address = upstream.peer_addr().ok();

@@ -34,13 +34,19 @@ pub(crate) type Direct = Arc<RwLock<Vec<IpNet>>>;
 /// The way out of one app.
 pub(crate) struct Exit {
     gateway: Arc<Gateway>,
-    door: Arc<Door>,
+    way_in: WayIn,
     direct: Direct,
     nameservers: Vec<IpAddr>,
     queries: Arc<Semaphore>,
-    runtime: Handle,
     journal: Journal,
     executed: Lately,
+}
+
+/// The door, for threads that are not of the runtime.
+#[derive(Clone)]
+struct WayIn {
+    door: Arc<Door>,
+    runtime: Handle,
 }
 
 /// Where a connection goes.
@@ -60,17 +66,9 @@ enum Course {
 impl Exit {
     /// Must be called in the runtime.
     pub(crate) fn new(gateway: Arc<Gateway>, door: Arc<Door>, direct: Direct, journal: Journal) -> Arc<Self> {
-        let (queries, runtime) = (Arc::new(Semaphore::new(MOST_QUERIES)), Handle::current());
-        Arc::new(Self {
-            gateway,
-            door,
-            direct,
-            nameservers: nameservers(),
-            queries,
-            runtime,
-            journal,
-            executed: Lately::default(),
-        })
+        let way_in = WayIn { door, runtime: Handle::current() };
+        let (queries, executed) = (Arc::new(Semaphore::new(MOST_QUERIES)), Lately::default());
+        Arc::new(Self { gateway, way_in, direct, nameservers: nameservers(), queries, journal, executed })
     }
 
     fn course(&self, policy: &Arc<Policy>, to: SocketAddr) -> Course {
@@ -78,36 +76,36 @@ impl Exit {
         if to.port() == DNS && (is_near || self.nameservers.contains(&to.ip())) {
             return Course::Names;
         }
-        if is_near && self.door.is_on(to.port()) {
+        if is_near && self.way_in.door.is_on(to.port()) {
             return Course::Refused(own_door(to));
         }
         let direct = || self.direct.read().unwrap_or_else(PoisonError::into_inner).iter().any(|net| net.contains(&to.ip()));
-        match (is_near, is_near || direct()) {
-            (_, false) => Course::Out,
-            (is_near, true) => match denied(policy, to) {
-                Some(denial) => Course::Refused(denial),
-                None if is_near => Course::Near,
-                None => Course::Direct,
-            },
+        if !is_near && !direct() {
+            return Course::Out;
+        }
+        match denied(policy, to) {
+            Some(denial) => Course::Refused(denial),
+            None if is_near => Course::Near,
+            None => Course::Direct,
         }
     }
 
     /// Judges and dials. A thread that waits hears how that ended; one that does not is connected meanwhile.
     fn out(&self, to: SocketAddr, waits: bool, reply: Reply) {
         let process = process_of(&reply);
-        let _entered = self.runtime.enter();
+        let _entered = self.way_in.runtime.enter();
         let call = match Call::judge(&self.gateway, to, process) {
             Ok(call) => call,
             Err(denial) => return reply.refuse(errno_of(&denial)),
         };
         match call.dial() {
-            Dialled::Now(guest) => self.let_in(to, guest, reply),
-            Dialled::Later(guest) if !waits => self.let_in(to, guest, reply),
+            Dialled::Now(guest) => self.way_in.expect(to, guest, reply),
+            Dialled::Later(guest) if !waits => self.way_in.expect(to, guest, reply),
             Dialled::Later(guest) => {
-                let (door, runtime) = (Arc::clone(&self.door), self.runtime.clone());
-                self.runtime.spawn(async move {
+                let way_in = self.way_in.clone();
+                self.way_in.runtime.spawn(async move {
                     match guest.dialled().await {
-                        Ok(guest) => let_in(door, runtime, to, guest, reply),
+                        Ok(guest) => way_in.expect(to, guest, reply),
                         Err(fault) => reply.refuse(errno_of_fault(fault)),
                     }
                 });
@@ -115,18 +113,21 @@ impl Exit {
             Dialled::Failed(fault) => reply.refuse(errno_of_fault(fault)),
         }
     }
-
-    fn let_in(&self, to: SocketAddr, guest: Box<Guest>, reply: Reply) {
-        let_in(Arc::clone(&self.door), self.runtime.clone(), to, guest, reply);
-    }
 }
 
-/// Connects the app's socket to the door, where its guest is expected.
-fn let_in(door: Arc<Door>, runtime: Handle, to: SocketAddr, guest: Box<Guest>, reply: Reply) {
-    reply.through(door.address_for(to), move |from| {
-        let _entered = runtime.enter();
-        door.expect(from, guest);
-    });
+impl WayIn {
+    fn expect(&self, to: SocketAddr, guest: Box<Guest>, reply: Reply) {
+        self.open(to, reply, |door, from| door.expect(from, guest));
+    }
+
+    /// Connects the app's socket to the door, which is told whom to expect from where.
+    fn open(&self, to: SocketAddr, reply: Reply, announce: impl FnOnce(&Door, SocketAddr) + Send + 'static) {
+        let Self { door, runtime } = self.clone();
+        reply.through(door.address_for(to), move |from| {
+            let _entered = runtime.enter();
+            announce(&door, from);
+        });
+    }
 }
 
 impl Egress for Exit {
@@ -138,17 +139,10 @@ impl Egress for Exit {
                 note_direct(&self.gateway, to, process_of(&reply));
                 reply.direct();
             }
-            Course::Names => {
-                let (door, runtime) = (Arc::clone(&self.door), self.runtime.clone());
-                let inquiry = match Inquiry::begin(&self.gateway, to, process_of(&reply)) {
-                    Ok(inquiry) => inquiry,
-                    Err(denial) => return reply.refuse(errno_of(&denial)),
-                };
-                reply.through(door.address_for(to), move |from| {
-                    let _entered = runtime.enter();
-                    door.expect_queries(from, inquiry);
-                });
-            }
+            Course::Names => match Inquiry::begin(&self.gateway, to, process_of(&reply)) {
+                Ok(inquiry) => self.way_in.open(to, reply, |door, from| door.expect_queries(from, inquiry)),
+                Err(denial) => reply.refuse(errno_of(&denial)),
+            },
             Course::Refused(denial) => {
                 note_refused(&self.gateway, to, process_of(&reply), denial);
                 reply.refuse(Errno::ACCESS);
@@ -192,7 +186,7 @@ impl Names for Exit {
     fn query(&self, query: Query, answer: Answer) {
         let Ok(turn) = Arc::clone(&self.queries).try_acquire_owned() else { return };
         let (gateway, process) = (Arc::clone(&self.gateway), query.process.map(process));
-        self.runtime.spawn(async move {
+        self.way_in.runtime.spawn(async move {
             let _turn = turn;
             let id = query.message.first_chunk::<2>().copied().map_or(0, u16::from_be_bytes);
             if let Some(answered) = gateway.answer_query(&query.message, process).await {

@@ -20,6 +20,9 @@ const ALL: Setting = Setting {
     memory_is_sealed: true,
 };
 
+const NOTHING: Setting =
+    Setting { guarded: None, no_namespaces: false, unix_is_born: false, executions_are_told: false, memory_is_sealed: false };
+
 fn decided(call: c_long, arguments: &[u64]) -> Action {
     let mut six = [0; 6];
     six[..arguments.len()].copy_from_slice(arguments);
@@ -60,13 +63,7 @@ fn tcp_and_udp_sockets_are_asked_about_and_no_others_exist() {
 
 #[test]
 fn unix_sockets_are_the_apps_own_where_they_may_be() {
-    let none = rules(&Setting {
-        guarded: None,
-        no_namespaces: false,
-        unix_is_born: false,
-        executions_are_told: false,
-        memory_is_sealed: false,
-    });
+    let none = rules(&NOTHING);
     assert_eq!(decide(&none, u32::try_from(libc::SYS_socket).unwrap(), [1, 1, 0, 0, 0, 0]), Action::Allow);
     assert_eq!(decided(libc::SYS_socketpair, &[1, 1, 0]), Action::Allow);
 }
@@ -142,12 +139,6 @@ fn only_the_supervisor_is_guarded() {
     assert_eq!(decided(libc::SYS_kill, &[u64::from(5000_u32.wrapping_neg()), 9]), Action::Allow);
     assert_eq!(decided(libc::SYS_setpgid, &[0, 4700]), Action::Fail(libc::EPERM));
     assert_eq!(decided(libc::SYS_setpgid, &[0, 0]), Action::Allow);
-    let none = rules(&Setting {
-        guarded: None,
-        no_namespaces: false,
-        unix_is_born: false,
-        executions_are_told: false,
-        memory_is_sealed: false,
-    });
+    let none = rules(&NOTHING);
     assert_eq!(decide(&none, u32::try_from(libc::SYS_kill).unwrap(), [4711, 9, 0, 0, 0, 0]), Action::Allow);
 }

@@ -12,16 +12,19 @@ const LONG: Duration = Duration::from_secs(60);
 /// A process that has a file open, until its input ends.
 fn holds(file: &Path, how: &str) -> Child {
     let script = format!("exec 3{how}\"$0\"; echo ready; read line");
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(script).arg(file).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    ready(Command::new("sh").arg("-c").arg(script).arg(file))
+}
+
+/// A process that has said that it is ready, and lives until its input ends.
+pub(crate) fn ready(command: &mut Command) -> Child {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
     child
 }
 
-fn end(mut child: Child) {
+pub(crate) fn end(mut child: Child) {
     drop(child.stdin.take());
     child.wait().unwrap();
 }

@@ -6,9 +6,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
 
-use egret_policy::{Asker, Denial, Name};
+use egret_policy::{Denial, Name};
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_resolver::proto::rr::{DNSClass, Name as DnsName, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,8 +15,8 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use super::{Process, note_refused};
-use crate::connection::over_the_limit;
+use super::{Process, note_refused, role_of};
+use crate::connection::{look_up, over_the_limit};
 use crate::fault::DnsFault;
 use crate::listener::{Gateway, now};
 
@@ -59,21 +58,21 @@ impl Gateway {
     pub async fn answer_query(&self, query: &[u8], process: Option<Process>) -> Option<Answered> {
         let asked = Asked::read(query)?;
         let answer = self.answer(&asked, process).await;
-        let again = matches!(answer.verdict, Verdict::Allowed).then(|| asked.again());
+        let again = answer.is_allowed.then(|| asked.again());
         let longest = asked.message.max_payload().clamp(*UDP.start(), *UDP.end());
         Some(Answered { message: encoded(answer.message, longest)?, again: again.flatten() })
     }
 
     async fn answer(&self, asked: &Asked, process: Option<Process>) -> Answer {
-        let mut answer = Answer { message: asked.response(), verdict: Verdict::Refused };
+        let mut answer = Answer { message: asked.response(), is_allowed: false };
         match self.records(asked, process).await {
             Ok(records) => {
-                answer.verdict = Verdict::Allowed;
+                answer.is_allowed = true;
                 answer.message.add_answers(records);
             }
             Err(No::Refused) => answer.message.metadata.response_code = ResponseCode::NXDomain,
             Err(No::Fault(fault)) => {
-                answer.verdict = Verdict::Allowed;
+                answer.is_allowed = true;
                 answer.message.metadata.response_code = code(fault);
             }
             Err(No::NotServed) => answer.message.metadata.response_code = ResponseCode::NotImp,
@@ -86,10 +85,9 @@ impl Gateway {
         // Root and whatever is no name of hosts has no address that could be allowed.
         let name = Name::parse(&query.name().to_ascii()).map_err(|_| No::Refused)?;
         let policy = self.policy();
-        let executable = process.as_ref().and_then(|process| process.executable.as_deref());
         // Who asks by UDP is not known; who uses the answer will be.
         let roles = match &process {
-            Some(_) => vec![policy.role_of(Asker { user: None, executable, port: 0 })],
+            Some(_) => vec![role_of(&policy, process.as_ref())],
             None => policy.roles_of_executables(),
         };
         let refused = |denial| {
@@ -107,31 +105,15 @@ impl Gateway {
         let mut lookup = policy.lookup(&name, &roles, now()).map_err(refused)?;
         match query.query_type() {
             RecordType::A | RecordType::AAAA => {
-                let passed = lookup.vet(&self.addresses(&name).await?).map_err(refused)?;
+                let passed = lookup.vet(&look_up(self, self.resolver().resolve(&name)).await?).map_err(refused)?;
                 self.known.learn(&name, &passed);
                 let family = |address: &&IpAddr| address.is_ipv4() == (query.query_type() == RecordType::A);
                 Ok(passed.iter().filter(family).map(|address| record(query.name(), *address)).collect())
             }
             RecordType::HTTPS | RecordType::SVCB => Ok(Vec::new()),
             RecordType::ANY | RecordType::AXFR | RecordType::IXFR => Err(No::NotServed),
-            other => self.others(&name, other).await,
+            other => Ok(look_up(self, self.resolver().records(&name, other)).await?),
         }
-    }
-
-    async fn addresses(&self, name: &Name) -> Result<Vec<IpAddr>, No> {
-        let started = Instant::now();
-        let resolver = self.resolver();
-        let answer = timeout(self.limits.dns, resolver.resolve(name)).await.unwrap_or(Err(DnsFault::Timeout));
-        self.observer.resolved(answer.as_ref().map(|_| ()).map_err(|fault| *fault), started.elapsed());
-        Ok(answer?)
-    }
-
-    async fn others(&self, name: &Name, kind: RecordType) -> Result<Vec<Record>, No> {
-        let started = Instant::now();
-        let resolver = self.resolver();
-        let answer = timeout(self.limits.dns, resolver.records(name, kind)).await.unwrap_or(Err(DnsFault::Timeout));
-        self.observer.resolved(answer.as_ref().map(|_| ()).map_err(|fault| *fault), started.elapsed());
-        Ok(answer?)
     }
 }
 
@@ -192,12 +174,8 @@ struct Asked {
 
 struct Answer {
     message: Message,
-    verdict: Verdict,
-}
-
-enum Verdict {
-    Allowed,
-    Refused,
+    /// Whether the name may be asked for, whatever became of it.
+    is_allowed: bool,
 }
 
 /// Why there are no records.

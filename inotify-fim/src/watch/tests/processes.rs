@@ -1,13 +1,13 @@
 //! D: trees of other processes, whose numbers are given anew.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use super::namespace::{UNSHARE, is_inside};
 use super::world::{World, options};
 use crate::roots::Roots;
 use crate::scan::Uncovered;
+use crate::suspects::tests::{end, ready};
 use crate::view::{Change, View};
 use crate::watch::event::{Event, Source};
 
@@ -17,18 +17,7 @@ const LAST: &str = "/proc/sys/kernel/ns_last_pid";
 /// Another process, in a mount namespace of its own with a file of this content; until its input ends.
 fn other(content: &str) -> Child {
     let script = format!("mount -t tmpfs none /mnt && echo {content} > /mnt/f && echo ready && read -r line");
-    let mut command = Command::new("unshare");
-    command.args(&UNSHARE[2..]).args(["sh", "-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "ready\n");
-    child
-}
-
-fn end(mut child: Child) {
-    drop(child.stdin.take());
-    child.wait().unwrap();
+    ready(Command::new("unshare").args(&UNSHARE[2..]).args(["sh", "-c", &script]))
 }
 
 #[test]
