@@ -23,6 +23,9 @@ pub(crate) use self::write::{json, policy};
 /// More addresses than this in one `within:` are no longer read; their networks are named instead.
 const MAX_WITHIN: usize = 8;
 
+/// The mark of a destination for which the base and what was seen ask for different rules.
+const CONFLICT: &str = "conflict";
+
 /// Why a destination is left out unless asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Mark {
@@ -67,7 +70,7 @@ pub(crate) struct Learn {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LeftOut {
     pub(crate) destination: Destination,
-    /// A [`Mark`]; or of the base: `denied` by one of its rules, `conflict` with one that asks for something else at the
+    /// A [`Mark`]; or of the base: `denied` by one of its rules, [`CONFLICT`] with one that asks for something else at the
     /// same target, `unknown-role`.
     pub(crate) mark: String,
     pub(crate) events: u64,
@@ -92,6 +95,17 @@ struct Candidate<'e> {
     known: Known<'e>,
     order: Order,
     learn: Learn,
+}
+
+impl Known<'_> {
+    /// What to tell of a destination that no rule is proposed for. What could be learnt from conflicts with what the base
+    /// admits there already: no one rule lets both pass.
+    fn nothing_learnt(self, destination: Destination) -> impl Iterator<Item = LeftOut> {
+        let conflict = (self.events > 0).then(|| LeftOut { destination, mark: CONFLICT.to_owned(), events: self.events });
+        let objected = self.left_out.into_iter();
+        let objected = objected.map(|((mark, asked), events)| LeftOut { destination: asked.clone(), mark, events });
+        conflict.into_iter().chain(objected)
+    }
 }
 
 impl Mark {
@@ -168,11 +182,7 @@ impl Learner<'_> {
         for (destination, known) in known {
             match self.rule(&destination, &known) {
                 Some((order, learn)) => candidates.push(Candidate { destination, known, order, learn }),
-                None => left_out.extend(known.left_out.into_iter().map(|((mark, destination), events)| LeftOut {
-                    destination: destination.clone(),
-                    mark,
-                    events,
-                })),
+                None => left_out.extend(known.nothing_learnt(destination)),
             }
         }
         (candidates, left_out)
@@ -188,14 +198,19 @@ impl Learner<'_> {
             candidates.into_iter().partition(|candidate| candidate.known.admitted.iter().all(admits));
         let left_out = |candidate: Candidate<'e>| LeftOut {
             destination: candidate.destination,
-            mark: "conflict".to_owned(),
+            mark: CONFLICT.to_owned(),
             events: candidate.known.events,
         };
         (helped, helpless.into_iter().map(left_out).collect())
     }
 
     fn is_covered(&self, seen: &Observation) -> bool {
-        self.base.is_some_and(|base| matches!(seen.judge(base, self.now), Some(Ok(_))))
+        !self.is_of_unknown_role(seen) && self.base.is_some_and(|base| matches!(seen.judge(base, self.now), Some(Ok(_))))
+    }
+
+    /// Whether nobody can be who asked: the base tells roles apart, and not this one.
+    fn is_of_unknown_role(&self, seen: &Observation) -> bool {
+        self.base.is_some_and(|base| base.has_roles() && base.role_named(&seen.destination.role).is_none())
     }
 
     /// Roles are told apart where there is a base that has some.
@@ -221,7 +236,7 @@ impl Learner<'_> {
             return Some(Mark::AddressClass.word());
         }
         let base = self.base?;
-        if base.has_roles() && base.role_named(&seen.destination.role).is_none() {
+        if self.is_of_unknown_role(seen) {
             return Some("unknown-role".to_owned());
         }
         let denied = seen.judge(base, self.now)?.err().is_some_and(|denial| denial.reason == Reason::DenyRule);

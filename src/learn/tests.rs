@@ -128,6 +128,17 @@ fn a_rule_that_does_not_help_is_no_proposal() {
 }
 
 #[test]
+fn what_no_rule_can_take_beside_the_base_is_told() {
+    let base = loaded("version: 1\negress: { allow: [{ to: \"*.example.com\", as: tcp }] }\n");
+    let learner = Learner { include: &[Mark::Unverified], base: Some(&base), ..PLAIN };
+    let private = Seen { became: ("allow", None, "relay"), sni: None, address: Some("10.0.0.7"), ..TLS };
+    let foreign = Seen { became: ("deny", Some("sni_mismatch"), "confirm"), sni: Some("evil.test"), address: None, ..TLS };
+    let learnt = learner.learn(&evidence(&[private, foreign]));
+    let left_out: Vec<_> = learnt.left_out.iter().map(|left| (&*left.mark, left.events)).collect();
+    assert_eq!((learnt.rules.len(), &*left_out), (0, &[("conflict", 1)][..]));
+}
+
+#[test]
 fn what_the_base_admits_is_neither_learnt_nor_left_out() {
     let base = loaded("version: 1\negress: { allow: [{ to: \"api.example.com:5432\", as: tcp }] }\n");
     let learnt = Learner { base: Some(&base), ..PLAIN }.learn(&evidence(&[Seen { port: 5432, sni: None, ..TLS }]));
