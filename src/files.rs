@@ -66,8 +66,18 @@ enum Exchange {
 #[derive(Clone, Debug)]
 pub(crate) struct Own {
     pub(crate) path: PathBuf,
-    /// egret itself writes at its end.
-    pub(crate) grows: bool,
+    pub(crate) kind: Kind,
+}
+
+/// What a file of egret's own is to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It reads it.
+    Input,
+    /// It runs it. Where no baseline says how it should be, a start need not wait until it is read.
+    Program,
+    /// It writes at its end.
+    Journal,
 }
 
 struct Running {
@@ -202,12 +212,12 @@ impl Monitor {
         let named = [&files.baseline, &files.expected].into_iter().flatten().map(PathBuf::from);
         let named = named.flat_map(|path| [signature::beside(&path), path]);
         let key = files.key.as_ref().map(PathBuf::from).filter(|path| path.is_file());
-        let still = named.chain(key).map(|path| Own { path, grows: false });
+        let still = named.chain(key).map(|path| Own { path, kind: Kind::Input });
         let mut trees = files.trees.clone();
-        for Own { path, grows } in still.chain(self.own.iter().cloned()) {
+        for Own { path, kind } in still.chain(self.own.iter().cloned()) {
             let ways = [in_shortest_form(&path), path.canonicalize().ok()];
             for path in ways.iter().flatten().filter_map(|path| path.to_str()) {
-                own(&mut trees, path, grows);
+                own(&mut trees, path, kind);
             }
         }
         trees
@@ -287,7 +297,7 @@ impl Running {
 }
 
 /// A file of egret's own among what is watched. What the policy says of the place it is in holds for it too.
-fn own(trees: &mut Vec<Tree>, path: &str, grows: bool) {
+fn own(trees: &mut Vec<Tree>, path: &str, kind: Kind) {
     if let Some(named) = trees.iter_mut().find(|tree| tree.path == path) {
         named.severity = Severity::Critical;
         return;
@@ -295,7 +305,8 @@ fn own(trees: &mut Vec<Tree>, path: &str, grows: bool) {
     let around = roots(trees);
     let within = around.of(path.as_bytes()).and_then(|(root, _)| trees.iter().find(|tree| tree.path.as_bytes() == root));
     let mut tree = Tree::own(path, within);
-    if grows {
+    tree.how.later = kind == Kind::Program;
+    if kind == Kind::Journal {
         tree.how.content = Content::Append;
     }
     trees.push(tree);

@@ -14,6 +14,7 @@ use egret_proxy::{Gateway, Resolver, now};
 use futures_util::StreamExt;
 use inotify::{EventStream, Inotify, WatchMask};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::config;
 use crate::config::source::{Source, Text};
@@ -26,6 +27,10 @@ use crate::run::tell_unserved;
 
 /// A file that changed is read once it has been quiet for this long, so that a writer can finish.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// The policy file is watched from so long after the start on: the kernel takes some 50 ms to let go of an inotify instance,
+/// and who runs a short command should not wait for that.
+const UNWATCHED: Duration = Duration::from_secs(1);
 
 /// A folder that is never quiet is not waited for longer than this.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -52,36 +57,45 @@ pub(crate) struct Reloader {
     pub(crate) exec: Option<Vec<String>>,
 }
 
-/// What a reload is for. Listened to before egret says that it has started, so that nothing is missed after.
+/// What a reload is for. SIGHUP is listened to before egret says that it has started, so that nothing is missed after.
 pub(crate) struct Reasons {
     hangup: Signal,
+    /// The policy file, and from when on it is watched.
+    unwatched: Option<(PathBuf, Instant)>,
     changes: Option<EventStream<[u8; 4096]>>,
 }
 
 impl Reasons {
     pub(crate) fn listen(source: &Source) -> io::Result<Self> {
-        Ok(Self { hangup: signal(SignalKind::hangup())?, changes: changes(source) })
+        let unwatched = if let Source::File(path) = source { Some((path.clone(), Instant::now() + UNWATCHED)) } else { None };
+        Ok(Self { hangup: signal(SignalKind::hangup())?, unwatched, changes: None })
     }
 
     /// Waits for one; true if it was asked for, false if the file may have changed.
     async fn next(&mut self) -> bool {
+        let Self { hangup, unwatched, changes } = self;
+        let file = async {
+            match unwatched {
+                Some(_) => begun(unwatched, changes).await,
+                None => changed(changes).await,
+            }
+        };
         tokio::select! {
-            _ = self.hangup.recv() => true,
-            () = changed(&mut self.changes) => false,
+            _ = hangup.recv() => true,
+            () = file => false,
         }
     }
 }
 
-/// Changes in the folder of the policy file; the file itself may be a link, or be replaced.
-fn changes(source: &Source) -> Option<EventStream<[u8; 4096]>> {
-    let Source::File(path) = source else { return None };
-    match folder_events(path) {
-        Ok(stream) => Some(stream),
-        Err(error) => {
-            tracing::warn!(%error, path = %path.display(), "the policy file cannot be watched; send SIGHUP after a change");
-            None
-        }
-    }
+/// Begins to watch the policy file once it is time; it may have changed before.
+async fn begun(unwatched: &mut Option<(PathBuf, Instant)>, changes: &mut Option<EventStream<[u8; 4096]>>) {
+    let Some((path, from)) = unwatched else { return std::future::pending().await };
+    tokio::time::sleep_until(*from).await;
+    let stream = folder_events(path).inspect_err(|error| {
+        tracing::warn!(%error, path = %path.display(), "the policy file cannot be watched; send SIGHUP after a change");
+    });
+    *changes = stream.ok();
+    *unwatched = None;
 }
 
 impl Reloader {

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -22,7 +23,7 @@ use crate::config::{Config, Unserved};
 use crate::confinement::exit::{Direct, Exit};
 use crate::confinement::{self, Confine, Found, Hold, executables};
 use crate::events::{Event, Lifecycle};
-use crate::files::{self, Monitor, Outlets, Own, Stop};
+use crate::files::{self, Kind, Monitor, Outlets, Own, Stop};
 use crate::journal::Journal;
 use crate::launch::{Handle, Launch, Termination, Told};
 use crate::readiness::Readiness;
@@ -50,13 +51,14 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
     }
     // Before there are other threads.
     let found = if args.command.is_empty() { None } else { confinement::find(settings.confine) };
+    let recorder = start_recorder()?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     let mut builder =
         if threads == 1 { tokio::runtime::Builder::new_current_thread() } else { tokio::runtime::Builder::new_multi_thread() };
     let runtime =
         builder.worker_threads(threads).enable_all().build().context("cannot start the runtime").map_err(Failure::Environment)?;
     let (journal, writer) = open_journal(&settings.journal)?;
-    let outcome = runtime.block_on(live(settings, found, journal, &args.command));
+    let outcome = runtime.block_on(live(settings, found, recorder, journal, &args.command));
     runtime.shutdown_timeout(Duration::from_millis(100));
     writer.finish();
     outcome
@@ -66,21 +68,34 @@ fn open_journal(path: &str) -> Result<(Journal, journal::Writer), Failure> {
     Journal::open(path).with_context(|| format!("cannot open the journal {path}")).map_err(Failure::Environment)
 }
 
-async fn live(settings: Settings, found: Found, journal: Journal, command: &[OsString]) -> Outcome {
+/// Installing the metrics recorder calibrates a clock, for half a millisecond and more: other things are started meanwhile.
+fn start_recorder() -> Result<JoinHandle<anyhow::Result<PrometheusHandle>>, Failure> {
+    let recorder = std::thread::Builder::new().name("metrics".into()).spawn(metrics::install);
+    recorder.context("cannot start a thread").map_err(Failure::Environment)
+}
+
+async fn live(
+    settings: Settings,
+    found: Found,
+    recorder: JoinHandle<anyhow::Result<PrometheusHandle>>,
+    journal: Journal,
+    command: &[OsString],
+) -> Outcome {
     let mut ending = Ending::listen().context("cannot listen for signals").map_err(Failure::Environment)?;
     let child = Told::default();
     let confinement = confinement::Told::default();
     let hold = hold(&settings, found)?;
     let exec = settings.config.exec.clone().filter(|_| hold.confinement().holds());
     let launch = Launch::prepare(command, hold, &confinement, &journal, &child)?;
-    let prometheus = metrics::install().map_err(Failure::Environment)?;
     let listeners = Listeners::bind(&settings).await?;
+    let prometheus = recorder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(Failure::Environment)?;
+    let readiness = Arc::new(Readiness::default());
+    let stop = Stop::default();
+    // It has its own threads: the sooner they begin, the better.
+    let files = watch_files(&settings, &journal, &readiness, &stop)?;
     let surroundings = listeners.surroundings();
     let witness = Arc::new(Witness::new(&journal));
     let gateway = gateway(&settings, &surroundings, &witness)?;
-    let readiness = Arc::new(Readiness::default());
-    let stop = Stop::default();
-    let files = watch_files(&settings, &journal, &readiness, &stop)?;
     let phase = Phase { journal: journal.clone(), listen: listeners.addresses.clone(), admin: listeners.admin_address, gateway };
     let serving = Serving::default();
 
@@ -208,12 +223,15 @@ async fn end_when_told(stop: watch::Receiver<Option<String>>, handle: Handle, gr
 
 /// Starts the file watch, if the policy has one. What it says may stop the program.
 fn watch_files(settings: &Settings, journal: &Journal, readiness: &Arc<Readiness>, stop: &Stop) -> Result<Arc<Monitor>, Failure> {
-    let still = [std::env::current_exe().ok(), settings.source.path().map(Path::to_owned)];
-    let still = still.into_iter().flatten().map(|path| Own { path, grows: false });
-    let journal_file = Path::new(&settings.journal);
-    let grows = journal_file.is_file().then(|| Own { path: journal_file.to_owned(), grows: true });
+    let journal_file = Some(Path::new(&settings.journal)).filter(|path| path.is_file());
+    let own = [
+        (std::env::current_exe().ok(), Kind::Program),
+        (settings.source.path().map(Path::to_owned), Kind::Input),
+        (journal_file.map(Path::to_owned), Kind::Journal),
+    ];
+    let own = own.into_iter().filter_map(|(path, kind)| Some(Own { path: path?, kind })).collect();
     let outlets = Outlets { journal: journal.clone(), readiness: Arc::clone(readiness), stop: stop.clone() };
-    let files = Arc::new(Monitor::new(outlets, still.chain(grows).collect()));
+    let files = Arc::new(Monitor::new(outlets, own));
     if settings.config.files.is_some() {
         readiness.comparing();
     }

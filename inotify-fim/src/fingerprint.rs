@@ -23,7 +23,7 @@ use rustix::fs::{Statx, StatxAttributes, StatxFlags};
 use crate::pace::{Pace, Share};
 pub use content::HashState;
 pub(crate) use content::Reader;
-pub(crate) use look::{ATTEMPTS, Wanted, glance, kind, look, look_at, of_open, stat};
+pub(crate) use look::{ATTEMPTS, Wanted, When, glance, kind, look, look_at, of_open, stat};
 pub(crate) use means::{Budget, Deadline, Known, Means};
 pub(crate) use partial::{Partial, Slice};
 
@@ -182,7 +182,7 @@ impl Fingerprint {
     pub fn read(directory: impl AsFd, name: &OsStr, largest: u64) -> io::Result<Self> {
         let (share, means) = (Share::new(100), Means::default());
         let mut reader = Reader::new(Pace::new(&share), &means);
-        look::look(directory.as_fd(), name, Wanted::Whole { largest, beginning: None, now: false }, &mut reader)
+        look::look(directory.as_fd(), name, Wanted::Whole { largest, beginning: None, when: When::Allowed }, &mut reader)
     }
 
     /// All that one statx(2) tells.

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use globset::GlobSet;
 
+#[cfg(doc)]
+use crate::fingerprint::HashState;
 use crate::fingerprint::Kind;
 use crate::view::below;
 
@@ -37,6 +39,9 @@ pub struct How {
     pub follow: bool,
     /// Trees with a higher number are watched before others, for when there are fewer watches than directories.
     pub priority: u8,
+    /// Files that are met for the first time are read once nothing else is to be done, and no comparison waits for that. A
+    /// watch does so; a scan alone leaves them [`HashState::NotRead`].
+    pub later: bool,
 }
 
 /// All of every file, in other file systems too, nothing excluded, files up to 1 GiB, no link followed out of the tree.
@@ -50,6 +55,7 @@ impl Default for How {
             largest: 1 << 30,
             follow: false,
             priority: 0,
+            later: false,
         }
     }
 }

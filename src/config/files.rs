@@ -235,7 +235,7 @@ impl<'t> Reader<'t> {
         }
         let (exclude, folders) = ignored.build().unwrap_or_default();
         let follow = follow.unwrap_or(default.follow);
-        (How { content, exclude, folders, cross: cross.unwrap_or(default.cross), largest, follow, priority: 0 }, written)
+        (How { content, exclude, folders, cross: cross.unwrap_or(default.cross), largest, follow, ..default }, written)
     }
 
     /// An absolute path in its shortest form.

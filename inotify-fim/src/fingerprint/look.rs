@@ -36,13 +36,24 @@ pub(crate) enum Wanted {
         largest: u64,
         /// The beginning.
         beginning: Option<(u64, [u8; 32])>,
-        /// However much was read already.
-        now: bool,
+        /// When to read it.
+        when: When,
     },
     /// Nothing: size and time will do.
     Stat,
     /// Neither content nor size nor time.
     Attributes,
+}
+
+/// When a content is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// However much was read already.
+    Now,
+    /// If the budget allows it.
+    Allowed,
+    /// Not by this look.
+    Later,
 }
 
 /// Looks at a name, until it stays the same meanwhile. See [`Fingerprint::read`].
@@ -72,10 +83,10 @@ pub(crate) fn look_at(file: &OwnedFd, wanted: Wanted, reader: &mut Reader<'_>) -
     let mut found = Fingerprint::of_stat(&before, now);
     let through = Through::new(file);
     let opened = match (found.kind, wanted) {
-        (Kind::File, Wanted::Whole { largest, beginning, now }) => {
+        (Kind::File, Wanted::Whole { largest, beginning, when }) => {
             let opened = if found.size > largest {
                 Err(HashState::TooLarge)
-            } else if now || may_read(&found, reader.means) {
+            } else if may_read(&found, when, reader.means) {
                 through.open().map_err(unreadable)
             } else {
                 Err(HashState::NotRead)
@@ -102,17 +113,22 @@ pub(crate) fn look_at(file: &OwnedFd, wanted: Wanted, reader: &mut Reader<'_>) -
     Ok((found, same(&before, &after)))
 }
 
-/// The fingerprint of a directory that is open for listing, as it was seen at a time no sooner than `now`; `None` if it did
-/// not stay the same since, or does not say all.
+/// The fingerprint of a directory that is open for listing, as it was seen at a time no sooner than `now`; `None` if it does
+/// not say all. An attribute that is set after it was seen gives it a later time of change than the one here, so that the
+/// next look does not take it for known.
 pub(crate) fn of_open(directory: &OwnedFd, seen: &Statx, now: SystemTime) -> Option<Fingerprint> {
-    let mut found = Fingerprint::of_stat(seen, now);
-    found.xattrs = xattrs(directory).ok()?;
-    same(seen, &stat(directory.as_fd()).ok()?).then_some(found)
+    let xattrs = xattrs(directory).ok()?;
+    Some(Fingerprint { xattrs, ..Fingerprint::of_stat(seen, now) })
 }
 
 /// Whether a file is known, or may be read now.
-fn may_read(found: &Fingerprint, means: &Means) -> bool {
-    means.known.get(found.inode, found.size).is_some() || means.budget.allows(found.size)
+fn may_read(found: &Fingerprint, when: When, means: &Means) -> bool {
+    let is_known = || means.known.get(found.inode, found.size).is_some();
+    match when {
+        When::Now => true,
+        When::Allowed => is_known() || means.budget.allows(found.size),
+        When::Later => is_known(),
+    }
 }
 
 /// The hash of a file that is open for reading. One with several names is read once.

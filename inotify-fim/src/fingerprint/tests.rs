@@ -192,7 +192,7 @@ fn a_glance_knows_an_unchanged_file_and_no_other() {
     let path = folder.path().join("f");
     fs::write(&path, "one").unwrap();
     let directory = File::open(folder.path()).unwrap();
-    let whole = |largest| Wanted::Whole { largest, beginning: None, now: false };
+    let whole = |largest| Wanted::Whole { largest, beginning: None, when: When::Allowed };
     let all = whole(LARGEST);
     let look = || glance(directory.as_fd(), OsStr::new("f")).unwrap();
     assert!(!read(folder.path(), "f").still(&look(), all), "too young");

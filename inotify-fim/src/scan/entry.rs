@@ -14,7 +14,7 @@ use super::root::{Root, is_kernel};
 use super::walk::{Part, errno, uncover};
 use super::{Options, Read};
 use crate::beneath;
-use crate::fingerprint::{self, ATTEMPTS, Device, Fingerprint, HashState, Kind, LeadsTo, Means, Reader, Wanted};
+use crate::fingerprint::{self, ATTEMPTS, Device, Fingerprint, HashState, Kind, LeadsTo, Means, Reader, Wanted, When};
 use crate::pace::{Pace, Share};
 use crate::roots::{Content, Roots};
 use crate::view::{Path, View};
@@ -70,7 +70,7 @@ impl<'a> Shared<'a> {
     ) {
         reader.pace.lap();
         let before = self.previous.entries.get_key_value(path.as_slice());
-        let wanted = self.wanted(root);
+        let wanted = self.wanted(root, before.is_none());
         let ask = self.with_beginning(wanted, root, directory, name, before.map(|(_, print)| print));
         let path = before.map_or_else(|| path.into(), |(path, _)| Arc::clone(path));
         match fingerprint::look(directory.as_fd(), name, ask, reader) {
@@ -106,7 +106,7 @@ impl<'a> Shared<'a> {
         reader: &mut Reader<'_>,
     ) -> Option<(Path, Arc<Fingerprint>)> {
         let (path, print) = self.previous.entries.get_key_value(path)?;
-        let is_known = self.read != Read::All && print.still(stat, self.wanted(root));
+        let is_known = self.read != Read::All && print.still(stat, self.wanted(root, false));
         if !is_known || print.kind != Kind::Symlink {
             return is_known.then(|| (Arc::clone(path), Arc::clone(print)));
         }
@@ -117,11 +117,14 @@ impl<'a> Shared<'a> {
         Some((Arc::clone(path), Arc::new(Fingerprint { leads_to: end.map(Box::new), ..print.as_ref().clone() })))
     }
 
-    fn wanted(&self, root: &Root) -> Wanted {
+    fn wanted(&self, root: &Root, is_new: bool) -> Wanted {
         match (root.how.content, self.read) {
             (Content::Attributes, _) => Wanted::Attributes,
             (_, Read::Nothing) => Wanted::Stat,
-            _ => Wanted::Whole { largest: root.how.largest, beginning: None, now: false },
+            _ => {
+                let when = if root.how.later && is_new { When::Later } else { When::Allowed };
+                Wanted::Whole { largest: root.how.largest, beginning: None, when }
+            }
         }
     }
 
@@ -134,7 +137,7 @@ impl<'a> Shared<'a> {
         name: &OsStr,
         before: Option<&Arc<Fingerprint>>,
     ) -> Wanted {
-        let Wanted::Whole { largest, .. } = wanted else { return wanted };
+        let Wanted::Whole { largest, when, .. } = wanted else { return wanted };
         if root.how.content != Content::Append {
             return wanted;
         }
@@ -147,8 +150,8 @@ impl<'a> Shared<'a> {
         let past = moved().or_else(|| before.cloned());
         let beginning = past.and_then(|past| Some((past.size, past.hash.done()?)));
         // Of a log that was renamed the past is known only now.
-        let now = before.is_none() && beginning.is_some();
-        Wanted::Whole { largest, beginning, now }
+        let when = if before.is_none() && beginning.is_some() { When::Now } else { when };
+        Wanted::Whole { largest, beginning, when }
     }
 
     /// What a link leads to: a regular file inside the same root, or anywhere if links are followed out of it. Links whose
@@ -162,7 +165,7 @@ impl<'a> Shared<'a> {
         before: Option<&LeadsTo>,
         reader: &mut Reader<'_>,
     ) -> Option<LeadsTo> {
-        let wanted = match self.wanted(root) {
+        let wanted = match self.wanted(root, false) {
             Wanted::Attributes => return None,
             _ if root.how.content != Content::Whole => return None,
             wanted => wanted,

@@ -37,6 +37,8 @@ pub(super) struct Waiting {
     pub(super) told_by: Option<Instant>,
     /// Not to be read before.
     pub(super) from: Instant,
+    /// Its hash is told once it is known: it is not that of a file that was met when all was learnt.
+    pub(super) is_news: bool,
     /// It was read, and is to be looked at.
     done: bool,
 }
@@ -58,10 +60,10 @@ struct Reading {
 
 impl Waiting {
     /// Of a file that is met for the first time.
-    pub(super) fn new(how: Option<&Arc<How>>, now: Instant) -> Self {
+    pub(super) fn new(how: Option<&Arc<How>>, is_news: bool, now: Instant) -> Self {
         let is_log = how.is_some_and(|how| how.content == Content::Append);
         let told_by = Some(now + if is_log { HOLD_LOG } else { HOLD });
-        Self { size: 0, mark: Mark::default(), told_by, from: now, done: false }
+        Self { size: 0, mark: Mark::default(), told_by, from: now, is_news, done: false }
     }
 }
 

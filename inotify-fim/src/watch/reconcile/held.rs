@@ -31,11 +31,12 @@ impl Reconciler {
         for path in unread {
             let Some(print) = scan.view.entries.get(&path).cloned() else { continue };
             let how = self.roots.of(&path).map(|(_, how)| how);
-            let mut waiting = waited.get(&path).cloned().unwrap_or_else(|| Waiting::new(how, now));
+            let before = old.entries.get(&path);
+            let is_learnt = before.is_some_and(|before| Arc::ptr_eq(before, &print));
+            let mut waiting = waited.get(&path).cloned().unwrap_or_else(|| Waiting::new(how, !is_learnt, now));
             waiting.size = print.leads_to.as_ref().map_or(print.size, |end| end.size);
             let mark = dirty.get(&path).copied().unwrap_or(Mark { seen: true, ..Mark::default() });
             waiting.mark = Mark { whole: false, arm: false, ..mark };
-            let before = old.entries.get(&path);
             let came_from = identity(&print).and_then(|identity| moved.get(&identity)).filter(|(from, _)| *from != path);
             let is_held = source == Source::Event
                 && came_from.is_none()
@@ -59,7 +60,7 @@ impl Reconciler {
 
     /// Tells the hashes of files that were told without one.
     pub(super) fn tell_hashes(&self, waited: &BTreeMap<Path, Waiting>, old: &View, new: &View, tell: &mut dyn FnMut(Event)) {
-        for path in waited.keys() {
+        for path in waited.iter().filter(|(_, waiting)| waiting.is_news).map(|(path, _)| path) {
             let Some((was, is)) = old.entries.get(path).zip(new.entries.get(path)) else { continue };
             // What differs in any other way was told with it.
             if !crate::view::is_alike(was, is) {

@@ -133,3 +133,41 @@ fn a13_a_large_log_that_grew_has_grown() {
     fs::write(world.at("log.1"), vec![b'y'; 7_000]).unwrap();
     assert_eq!(world.told(), told([("modified", "log.1")]));
 }
+
+/// A root whose files are read later, with one file that the baseline says something of or not.
+fn later(baseline: impl Fn(&World) -> View) -> World {
+    let mut world = World::with(|root| fs::write(root.join("program"), vec![b'x'; 5_000]).unwrap());
+    let root = bytes(&world.at("")).strip_suffix(b"/").unwrap().to_vec();
+    let roots = Roots::new([(root, How { later: true, ..How::default() })]);
+    let baseline = baseline(&world);
+    world.restart(roots, baseline, &super::world::options());
+    world.first();
+    world
+}
+
+#[test]
+fn a_start_does_not_wait_for_what_it_learns_and_may_read_later() {
+    let mut world = later(|_| View::default());
+    let program = bytes(&world.at("program"));
+    assert_eq!(world.reconciler.view.entries[program.as_slice()].hash, HashState::NotRead);
+    assert!(matches!(world.events[..], [Event::Learned { .. }, Event::Compared { source: Source::Start, found: 0, .. }]));
+    world.events.clear();
+    assert_eq!(world.told(), told([]), "what was learnt is no news");
+    assert!(world.reconciler.view.entries[program.as_slice()].hash.done().is_some());
+    fs::write(world.at("program"), vec![b'y'; 5_000]).unwrap();
+    let events = world.settle();
+    let [Event::Changed { difference, .. }] = &events[..] else { panic!("{events:?}") };
+    let both = [&difference.old, &difference.new].map(|print| print.as_ref().is_some_and(|print| print.hash.done().is_some()));
+    assert_eq!(both, [true, true]);
+}
+
+#[test]
+fn a_start_reads_whatever_its_baseline_names() {
+    let world = later(|world| {
+        let before = world.reconciler.view.clone();
+        fs::write(world.at("program"), vec![b'y'; 5_000]).unwrap();
+        before
+    });
+    let [Event::Changed { difference, .. }, ..] = &world.events[..] else { panic!("{:?}", world.events) };
+    assert!(difference.new.as_ref().is_some_and(|new| new.hash.done().is_some()));
+}
