@@ -11,6 +11,9 @@ pub trait Names: Send + Sync + 'static {
     /// Whether somebody who sends a datagram there asks for a name: one of the nameservers that the app was told of.
     fn is_nameserver(&self, address: SocketAddr) -> bool;
 
+    /// Whether such a query is refused without asking anybody. The app waits for the answer.
+    fn refuses(&self, query: &Query) -> bool;
+
     /// A message was sent to a nameserver. This is called on one of few threads, and nobody waits for its return but the next
     /// query: whatever is slow goes elsewhere.
     fn query(&self, query: Query, answer: Answer);
@@ -19,6 +22,10 @@ pub trait Names: Send + Sync + 'static {
 impl<N: Names> Names for std::sync::Arc<N> {
     fn is_nameserver(&self, address: SocketAddr) -> bool {
         self.as_ref().is_nameserver(address)
+    }
+
+    fn refuses(&self, query: &Query) -> bool {
+        self.as_ref().refuses(query)
     }
 
     fn query(&self, query: Query, answer: Answer) {
@@ -33,6 +40,10 @@ pub struct NoNames;
 impl Names for NoNames {
     fn is_nameserver(&self, _: SocketAddr) -> bool {
         false
+    }
+
+    fn refuses(&self, _: &Query) -> bool {
+        true
     }
 
     fn query(&self, _: Query, _: Answer) {}
@@ -67,7 +78,9 @@ impl Answer {
     ///
     /// One that was not, as musl's, accepts only what comes from the nameserver's own address. So `instead` is sent to the real
     /// nameserver from the same port, and what that answers is what the app receives. For a name that is allowed it is the
-    /// query, best written anew; for one that is refused, [`harmless_query`], which nameservers refuse by themselves.
+    /// query, best written anew; for one that is refused, [`harmless_query`], which nameservers refuse by themselves. A resolver
+    /// that compares the question of that answer with its own goes on waiting; so its call that sent the query failed, as if
+    /// nobody listened there ([`Names::refuses`]).
     pub fn answer(self, answer: &[u8], instead: &[u8]) {
         self.asker.tell(answer, instead);
     }

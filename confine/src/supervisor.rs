@@ -13,6 +13,7 @@ pub(crate) mod datagram;
 pub(crate) mod execution;
 mod dial;
 mod earnest;
+mod ports;
 mod readers;
 mod relay;
 pub(crate) mod unix;

@@ -183,6 +183,10 @@ impl Names for Exit {
         address.port() == DNS && self.nameservers.contains(&address.ip())
     }
 
+    fn refuses(&self, query: &Query) -> bool {
+        self.gateway.refuses_query(&query.message, query.process.clone().map(process).as_ref())
+    }
+
     fn query(&self, query: Query, answer: Answer) {
         let Ok(turn) = Arc::clone(&self.queries).try_acquire_owned() else { return };
         let (gateway, process) = (Arc::clone(&self.gateway), query.process.map(process));

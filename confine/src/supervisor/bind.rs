@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::connect::socket_flags;
-use super::{Shared, birth, datagram, descriptor, unix};
+use super::{Shared, birth, descriptor, ports, unix};
 use crate::address::{self, Family};
 use crate::caller::{Caller, Protocol};
 use crate::established;
@@ -83,20 +83,44 @@ fn bind(shared: &Shared, held: Held, to: SocketAddr) -> Result<(), Errno> {
 
 /// Returns the port.
 fn bind_with_patience(shared: &Shared, held: &Held, to: SocketAddr) -> Result<u16, Errno> {
-    if held.kind == Kind::Udp && to.port() == 0 {
-        datagram::share_port(&held.socket)?;
-    }
-    let bound = match rustix::net::bind(&held.socket, &to) {
+    let bound = match bind_alone(held, to) {
         Err(Errno::ADDRINUSE) if to.port() != 0 => {
-            // The app may have closed the one that is in the way, which only stays open here.
+            // The app may have closed the one that is in the way, which only stays open here, or something is sent from there.
             shared.sockets.take_bound(held.kind, to.port(), held.inode).into_iter().for_each(Held::let_go);
-            rustix::net::bind(&held.socket, &to)
+            shared.pairs.all_sent();
+            bind_alone(held, to)
         }
         bound => bound,
     };
     bound?;
     let local: SocketAddr = rustix::net::getsockname(&held.socket)?.try_into()?;
     Ok(local.port())
+}
+
+/// The port of a datagram socket is one that the supervisor may send from, for the app. Who chooses a port wants to know
+/// whether it is free, though, which the kernel does not tell where ports are shared; an app that shares it by itself does not.
+fn bind_alone(held: &Held, to: SocketAddr) -> Result<(), Errno> {
+    if held.kind == Kind::Udp && (to.port() == 0 || !sockopt::socket_reuseport(&held.socket)?) {
+        if to.port() != 0 {
+            is_free(held, to)?;
+        }
+        ports::share_port(&held.socket)?;
+    }
+    rustix::net::bind(&held.socket, &to)
+}
+
+/// Fails if another socket is bound there. Whatever else may be wrong with the address is for the app's own socket to say.
+fn is_free(held: &Held, to: SocketAddr) -> Result<(), Errno> {
+    let domain = if held.family == Family::V4 { AddressFamily::INET } else { AddressFamily::INET6 };
+    let other = rustix::net::socket_with(domain, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&other, sockopt::socket_reuseaddr(&held.socket)?)?;
+    if held.family == Family::V6 {
+        sockopt::set_ipv6_v6only(&other, sockopt::ipv6_v6only(&held.socket)?)?;
+    }
+    match rustix::net::bind(&other, &to) {
+        Err(Errno::ADDRINUSE) => Err(Errno::ADDRINUSE),
+        _ => Ok(()),
+    }
 }
 
 /// Binds a fresh socket, and puts it in place of one that is not held any more and in use for nothing yet.

@@ -2,9 +2,8 @@
 //! lets pass ([`relay`]).
 //!
 //! A socket that is connected to a nameserver is replaced by one end of a pair whose other end is read here; who has registered it
-//! with epoll before must do it again. What it is asked
-//! of its addresses is answered so that it looks like what it stands for. A query that is sent without connecting is taken from
-//! the caller's memory, and what is allowed of it is sent from the same port.
+//! with epoll before must do it again. What it is asked of its addresses is answered so that it looks like what it stands for. A
+//! query that is sent without connecting is taken from the caller's memory, and what is allowed of it is sent from the same port.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -20,11 +19,11 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::connect::{MOST_SLOW, Slot, Step, socket_flags};
 use super::dial::is_nonblocking;
+use super::ports::{Sending, local_address, send_from};
 use super::relay::{self, MOST_RELAYS, OUTSIDE, Relay};
 use super::{Shared, descriptor, earnest, readers};
 use crate::address::{self, Address, Family};
 use crate::caller::{Caller, Memory, Process, Protocol};
-use crate::established;
 use crate::names::Query;
 use crate::sockets::{self, Kind};
 use crate::sys::{self, Notification, Place};
@@ -75,6 +74,7 @@ pub(crate) struct Pairs {
     table: Mutex<Table>,
     pub(super) readable: OwnedFd,
     alarm: OwnedFd,
+    sending: Sending,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +92,7 @@ pub(crate) enum Asker {
     /// Through a pair.
     Pair(Arc<OwnedFd>),
     /// From this address, to that nameserver.
-    Port { local: SocketAddr, family: Family, nameserver: SocketAddr },
+    Port { local: SocketAddr, family: Family, nameserver: SocketAddr, sending: Sending },
 }
 
 impl Asker {
@@ -100,20 +100,12 @@ impl Asker {
         // As with any datagram, nobody hears of it if it is lost.
         let _ = match self {
             Asker::Pair(here) => rustix::net::send(here, answer, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map(drop),
-            Asker::Port { local, family, nameserver } => send_from(*local, *family, *nameserver, instead),
+            Asker::Port { local, family, nameserver, sending } => {
+                let _sending = sending.read().unwrap_or_else(PoisonError::into_inner);
+                send_from(*local, *family, *nameserver, instead)
+            }
         };
     }
-}
-
-/// Sends from a port that the app has, too; the answer is for the app, whose socket was there first.
-pub(super) fn send_from(local: SocketAddr, family: Family, nameserver: SocketAddr, message: &[u8]) -> Result<(), Errno> {
-    let domain = if family == Family::V4 { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(domain, SocketType::DGRAM, flags, None)?;
-    rustix::net::sockopt::set_socket_reuseport(&socket, true)?;
-    rustix::net::bind(&socket, &local)?;
-    let nameserver = address::for_family(nameserver, family).ok_or(Errno::AFNOSUPPORT)?;
-    rustix::net::sendto(&socket, message, SendFlags::NOSIGNAL, &nameserver).map(drop)
 }
 
 impl Pairs {
@@ -121,7 +113,12 @@ impl Pairs {
         let readable = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let alarm = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&readable, &alarm, epoll::EventData::new_u64(NO_PAIR), epoll::EventFlags::IN)?;
-        Ok(Pairs { table: Mutex::default(), readable, alarm })
+        Ok(Pairs { table: Mutex::default(), readable, alarm, sending: Arc::default() })
+    }
+
+    /// Waits until nobody sends from a port of the app, which takes a call or two.
+    pub(super) fn all_sent(&self) {
+        drop(self.sending.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Wakes whoever waits for queries.
@@ -290,7 +287,10 @@ fn look_at_send(shared: &Shared, call: &Notification) -> Result<Option<i64>, Err
     }
     let asker = match pair {
         Some(pair) if pair.relay.is_none() => Asker::Pair(Arc::clone(&pair.here)),
-        _ => Asker::Port { local: local_address(shared, inode, family)?, family, nameserver: to.address },
+        _ => {
+            let (local, sending) = (local_address(shared, inode, family)?, Arc::clone(&shared.pairs.sending));
+            Asker::Port { local, family, nameserver: to.address, sending }
+        }
     };
     let message = read_message(caller, call, LONGEST_QUERY)?;
     if !shared.waits(call.id) {
@@ -298,8 +298,10 @@ fn look_at_send(shared: &Shared, call: &Notification) -> Result<Option<i64>, Err
     }
     let length = i64::try_from(message.len()).map_err(|_| Errno::MSGSIZE)?;
     let process = caller.process().filter(|_| shared.waits(call.id));
-    readers::ask(shared, Query { nameserver: to.address, message, process }, asker);
-    Ok(Some(length))
+    let query = Query { nameserver: to.address, message, process };
+    let is_refused = matches!(asker, Asker::Port { .. }) && shared.names.refuses(&query);
+    readers::ask(shared, query, asker);
+    if is_refused { Err(Errno::CONNREFUSED) } else { Ok(Some(length)) }
 }
 
 pub(super) fn read_message(caller: Caller, call: &Notification, longest: usize) -> Result<Vec<u8>, Errno> {
@@ -310,35 +312,6 @@ pub(super) fn read_message(caller: Caller, call: &Notification, longest: usize) 
     let mut message = vec![0; length];
     caller.read(call.arguments[1], &mut message)?;
     Ok(message)
-}
-
-/// Has the port of this socket be one that the supervisor may send from, for the app: others of this user may use it as well,
-/// and it is the one that receives. That is for ports that the kernel chooses: of those that the app chooses it may want to know
-/// whether they are free.
-pub(super) fn share_port(socket: &OwnedFd) -> Result<(), Errno> {
-    rustix::net::sockopt::set_socket_reuseport(socket, true)?;
-    sys::first_of_group_receives(socket.as_fd())
-}
-
-/// The address of a datagram socket, which is bound if it was not.
-pub(super) fn local_address(shared: &Shared, inode: u64, family: Family) -> Result<SocketAddr, Errno> {
-    let any = match family {
-        Family::V4 => SocketAddr::from(([0, 0, 0, 0], 0)),
-        Family::V6 => SocketAddr::from(([0_u16; 8], 0)),
-    };
-    let Some(held) = shared.sockets.get(inode) else {
-        let port = established::udp_port_of(inode)?.ok_or(Errno::ADDRNOTAVAIL)?;
-        return Ok(SocketAddr::new(any.ip(), port));
-    };
-    let local: SocketAddr = rustix::net::getsockname(&held.socket)?.try_into()?;
-    if local.port() != 0 {
-        return Ok(local);
-    }
-    share_port(&held.socket)?;
-    rustix::net::bind(&held.socket, &any)?;
-    let local: SocketAddr = rustix::net::getsockname(&held.socket)?.try_into()?;
-    shared.sockets.bound(inode, local.port());
-    Ok(local)
 }
 
 /// recvfrom(2) with an address, getsockname(2), getpeername(2): of a pair they are answered, and so is the peer of a connection that

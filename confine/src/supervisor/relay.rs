@@ -17,7 +17,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socket_with};
 
 use super::Shared;
-use super::datagram::{Pair, local_address, read_message, send_from};
+use super::datagram::{Pair, read_message};
+use super::ports::{local_address, send_from};
 use crate::address::Family;
 use crate::caller::Caller;
 use crate::sys::Notification;

@@ -425,9 +425,13 @@ impl Names for Book {
         address == NAMESERVER.parse().expect("an address") || address == self.real
     }
 
+    fn refuses(&self, query: &Query) -> bool {
+        !is_good(&name_in(&query.message).unwrap_or_default())
+    }
+
     fn query(&self, query: Query, answer: Answer) {
         let name = name_in(&query.message).unwrap_or_default();
-        let is_good = name.ends_with(".good.example");
+        let is_good = is_good(&name);
         assert_ne!(name, "bug.good.example", "a bug of whoever answers");
         let exe = query.process.as_ref().and_then(|process| Some(process.exe.as_ref()?.display().to_string()));
         let line = format!("{} {name} {}\n", if is_good { "name" } else { "noname" }, exe.unwrap_or_default());
@@ -436,6 +440,10 @@ impl Names for Book {
         let instead = if is_good { query.message.clone() } else { harmless_query(id) };
         answer.answer(&answer_to(&query.message, is_good), &instead);
     }
+}
+
+fn is_good(name: &str) -> bool {
+    name.ends_with(".good.example")
 }
 
 /// The name of the first question, if it is written without compression.

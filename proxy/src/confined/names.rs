@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use egret_policy::{Denial, Name};
+use egret_policy::{Denial, Name, Policy, RoleId};
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_resolver::proto::rr::{DNSClass, Name as DnsName, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -63,6 +63,15 @@ impl Gateway {
         Some(Answered { message: encoded(answer.message, longest)?, again: again.flatten() })
     }
 
+    /// Whether a query is refused by its name, so that nobody is asked. Nothing is told of it.
+    #[must_use]
+    pub fn refuses_query(&self, query: &[u8], process: Option<&Process>) -> bool {
+        let policy = self.policy();
+        let query = Asked::read(query).and_then(|asked| asked.query);
+        let refused = |name: &Name| policy.lookup(name, &roles_of(&policy, process), now()).is_err();
+        query.is_some_and(|query| Name::parse(&query.name().to_ascii()).map_or(true, |name| refused(&name)))
+    }
+
     async fn answer(&self, asked: &Asked, process: Option<Process>) -> Answer {
         let mut answer = Answer { message: asked.response(), is_allowed: false };
         match self.records(asked, process).await {
@@ -85,11 +94,7 @@ impl Gateway {
         // Root and whatever is no name of hosts has no address that could be allowed.
         let name = Name::parse(&query.name().to_ascii()).map_err(|_| No::Refused)?;
         let policy = self.policy();
-        // Who asks by UDP is not known; who uses the answer will be.
-        let roles = match &process {
-            Some(_) => vec![role_of(&policy, process.as_ref())],
-            None => policy.roles_of_executables(),
-        };
+        let roles = roles_of(&policy, process.as_ref());
         let refused = |denial| {
             let (role, policy) = (policy.role_name(roles[0]).to_owned(), policy.hash().to_owned());
             self.observer.name_refused(NameRecord {
@@ -115,6 +120,11 @@ impl Gateway {
             other => Ok(look_up(self, self.resolver().records(&name, other)).await?),
         }
     }
+}
+
+/// Who asks need not be known by now; who uses the answer will be.
+fn roles_of(policy: &Policy, process: Option<&Process>) -> Vec<RoleId> {
+    if process.is_some() { vec![role_of(policy, process)] } else { policy.roles_of_executables() }
 }
 
 /// A connection to a nameserver, which ends here, with its place among all connections.

@@ -61,6 +61,34 @@ print("missing", ask("six.test", 1), "|", ask("good.test", 28))
     assert!(!left.iter().any(|line| line.ends_with("HTTPS") || line.ends_with("64") || line.ends_with("255")), "{left:?}");
 }
 
+/// As resolvers do that choose their ports themselves, and ask without connecting.
+#[test]
+fn a_query_from_a_port_of_its_own_choice_is_answered_there() {
+    let script = r#"
+def datagrams(port=0):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setblocking(False); s.bind(("0.0.0.0", port)); return s
+def asked(s, name):
+    question = b"".join(bytes([len(l)]) + l.encode() for l in name.split(".")) + b"\0" + struct.pack("!HH", 1, 1)
+    s.sendto(struct.pack("!HHHHHH", 7, 0x100, 1, 0, 0, 0) + question, ("44.0.0.53", 53))
+    if not watched.poll(10): sys.exit("no answer")
+    answer, source = s.recvfrom(4096)
+    return "code %d answers %d from %s" % (answer[3] & 15, struct.unpack("!H", answer[6:8])[0], source[0])
+free = datagrams(); port = free.getsockname()[1]; free.close()
+s = datagrams(port); watched = select.epoll(); watched.register(s, select.EPOLLIN)
+print("good", asked(s, "good.test")); print("evil", outcome(asked, s, "evil.test"))
+# For those who do not look whether it was sent.
+watched.poll(10); print("instead", s.recv(4096)[3] & 15); print("good", asked(s, "good.test"))
+s.close(); s = datagrams(port)
+print("twice", outcome(datagrams, port)); s.close(); print("again", datagrams(port).getsockname()[1] == port)
+"#;
+    let Some(scene) = run(POLICY, script) else { return };
+    scene.said("good code 0 answers 1 from 44.0.0.53").said("evil ECONNREFUSED").said("instead 3");
+    scene.said("twice EADDRINUSE").said("again True");
+    // Of a refused name the nameserver is asked about nothing, so that an answer comes from there.
+    let asked = scene.outside.left();
+    assert!(asked.iter().all(|line| !line.contains("evil")), "{asked:?}");
+}
+
 #[test]
 fn dns_over_tcp_is_answered_by_egret() {
     let Some(outside) = Outside::with_resolver_options("use-vc") else { return };
