@@ -39,12 +39,19 @@ use serde_json::Value;
 
 /// What can be measured alone; the first four need trees.
 const PARTS: [&str; 6] = ["hash", "verify", "watch", "memory", "latency", "burst"];
+/// The argument of this program that has it do nothing but watch a tree.
+const BARE: &str = "bare";
 /// Files that are made at once.
 const BURST: usize = 100_000;
 /// Files that are written one after the other, each waited for.
 const WAITED_FOR: usize = 200;
 
 fn main() {
+    if let [_, bare, tree] = &std::env::args().collect::<Vec<_>>()[..]
+        && bare == BARE
+    {
+        return watch_barely(Path::new(tree));
+    }
     let rounds = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(5);
     let folder = tempfile::tempdir().expect("a folder");
     let named: Vec<String> = std::env::args().skip(1).filter(|word| PARTS.contains(&word.as_str())).collect();
@@ -255,9 +262,8 @@ fn watching(trees: &Trees, rounds: usize) {
     }
 }
 
-/// The floor: list and watch, nothing else.
-fn bare(tree: &Path) -> Duration {
-    let began = Instant::now();
+/// The floor: list and watch, nothing else, until somebody ends it.
+fn watch_barely(tree: &Path) {
     let inotify = inotify::init(CreateFlags::CLOEXEC).expect("inotify");
     let mut stack = vec![tree.to_owned()];
     while let Some(path) = stack.pop() {
@@ -265,20 +271,28 @@ fn bare(tree: &Path) -> Duration {
         let entries = fs::read_dir(&path).expect("a directory").map(|entry| entry.expect("an entry"));
         stack.extend(entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
     }
-    began.elapsed()
+    eprintln!("{WATCHED}");
+    // It is killed.
+    std::thread::park();
+}
+
+/// What inotifywait says once it watches everything.
+const WATCHED: &str = "Watches established";
+
+fn bare(tree: &Path) -> Duration {
+    until_watched(Command::new(std::env::current_exe().expect("a name")).arg(BARE).arg(tree))
 }
 
 fn inotifywait(tree: &Path) -> Duration {
+    until_watched(Command::new("inotifywait").args(["-r", "-m"]).arg(tree))
+}
+
+/// From its start until it says so.
+fn until_watched(program: &mut Command) -> Duration {
     let began = Instant::now();
-    let mut child = Command::new("inotifywait")
-        .args(["-r", "-m"])
-        .arg(tree)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it runs");
+    let mut child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
     let lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
-    let ready = lines.map_while(Result::ok).any(|line| line.contains("Watches established"));
+    let ready = lines.map_while(Result::ok).any(|line| line.contains(WATCHED));
     let took = began.elapsed();
     assert!(ready);
     child.kill().expect("it ends");
