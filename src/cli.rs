@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and which exit code an answer becomes.
 
 pub(crate) mod files;
+pub(crate) mod inject;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,10 +14,12 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
 use egret_policy::Mode;
 
 use self::files::FilesCommand;
+pub(crate) use self::inject::{InjectArgs, InstallArgs};
 use crate::commands::explain::Shows;
 use crate::config::diagnose::Diagnostics;
 use crate::confinement::Confine;
 use crate::learn::Mark;
+use crate::variables::Runtime;
 use crate::{commands, run, settings};
 
 /// An egress gateway for containers that have no host.
@@ -42,6 +45,10 @@ enum Command {
     /// Make, verify and compare manifests of files, and approve of changes to them
     #[command(subcommand)]
     Files(FilesCommand),
+    /// Put egret into a task definition, or take it out: stdin to stdout
+    Inject(Box<InjectArgs>),
+    /// Copy this program into a folder, for containers that it is to start
+    Install(InstallArgs),
     /// Print the proxy variables for an app
     Env(EnvArgs),
     /// Say what this machine lets egret enforce, and why not more
@@ -233,8 +240,14 @@ pub(crate) struct EnvArgs {
     /// The proxy's address as the app sees it
     #[arg(long, value_name = "ADDR:PORT", env = "EGRET_LISTEN", value_delimiter = ',', default_value = settings::DEFAULT_LISTEN)]
     pub(crate) listen: Vec<SocketAddr>,
+    /// What the app's clients are written in: more variables, and what they leave unread [default: node]
+    #[arg(long, value_name = "RUNTIME", value_enum, value_delimiter = ',')]
+    pub(crate) runtime: Vec<Runtime>,
+    /// A name or address that is reached without the proxy; with a dot before it, all below it too. May be repeated
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) direct: Vec<String>,
     /// How to print
-    #[arg(long, value_enum, default_value_t = EnvOutput::Shell)]
+    #[arg(long, visible_alias = "format", value_enum, default_value_t = EnvOutput::Shell)]
     pub(crate) output: EnvOutput,
 }
 
@@ -340,6 +353,8 @@ pub fn main() -> ExitCode {
         Command::Report(args) => commands::report::report(&args),
         Command::Learn(args) => commands::learn::learn(&args),
         Command::Files(command) => commands::files::files(&command),
+        Command::Inject(args) => commands::inject::inject(&args),
+        Command::Install(args) => commands::install::install(&args),
         Command::Env(args) => commands::env::env(&args),
         Command::Doctor(args) => commands::doctor::doctor(&args),
         Command::Health(args) => commands::health::health(&args),

@@ -7,6 +7,8 @@ pub(crate) mod explain;
 pub(crate) mod files;
 pub(crate) mod generate;
 pub(crate) mod health;
+pub(crate) mod inject;
+pub(crate) mod install;
 pub(crate) mod learn;
 pub(crate) mod report;
 mod ask;

@@ -22,4 +22,6 @@ mod reading;
 mod evidence;
 mod replay;
 mod learn;
+mod variables;
+mod inject;
 mod commands;

@@ -120,6 +120,40 @@ fn env_leaves_direct_addresses_of_a_policy_to_the_app_itself() {
 }
 
 #[test]
+fn env_knows_runtimes_and_says_what_they_leave_unread() {
+    let shell = run_egret(["env", "--runtime", "java,php,perl,node-agents", "--direct", ".corp.test,10.0.0.53"], "");
+    for part in [
+        "# php: the curl extension reads them; streams",
+        "export JAVA_TOOL_OPTIONS='-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=3128 -Dhttps.proxyHost=127.0.0.1",
+        "-Dhttp.nonProxyHosts=localhost|127.0.0.1|[::1]|169.254.170.2|169.254.170.23|corp.test|*.corp.test|10.0.0.53'",
+        "export PERL_LWP_ENV_PROXY='1'",
+        "169.254.170.23,corp.test,.corp.test,10.0.0.53'",
+    ] {
+        assert!(shell.stdout.contains(part), "{part:?} is not in {}", shell.stdout);
+    }
+    let home = tempfile::TempDir::new().expect("a temporary directory");
+    let script = home.path().join("env.sh");
+    std::fs::write(&script, &shell.stdout).expect("the script is written");
+    let read = format!(". {}; printf %s \"$NODE_OPTIONS\"", script.display());
+    let read = crate::support::Program::new("bash").args(["-euc", &read]).run();
+    assert!(read.stdout.starts_with("--import=data:text/javascript,import%20http%20from'node:http'"), "{read:?}");
+    let ecs = run_egret(["env", "--format", "ecs", "--runtime", "python"], "");
+    assert!(
+        ecs.stderr.contains("aiohttp only with trust_env=True") && serde_json::from_str::<Value>(&ecs.stdout).is_ok(),
+        "{ecs:?}"
+    );
+}
+
+#[test]
+fn env_refuses_what_half_of_all_clients_would_not_read() {
+    for (name, why) in [("*.corp", "star"), ("10.0.0.0/8", "networks"), ("a.test:80", "ports"), (" a.test", "blank")] {
+        let refused = run_egret(["env", "--direct", name], "");
+        assert!(refused.code == 2 && refused.stderr.contains(why), "{name}: {refused:?}");
+    }
+    assert_eq!(run_egret(["env", "--direct", "fd00::1"], "").code, 0);
+}
+
+#[test]
 fn explain_expands_presets_and_names_them_as_the_origin_of_their_rules() {
     let policy = "version: 1\npresets: [github, aws-ecs-task]\n";
     let run = |args: &[&str]| egret_program().env("EGRET_POLICY", policy).args(args).run();

@@ -1,0 +1,116 @@
+//! What egret does not change, each with its offender and the way out.
+
+use super::super::{Delivery, Options, add};
+use super::{SAMPLES, options};
+
+/// The message for this text.
+fn refused(text: &str, options: &Options) -> String {
+    match add(text, None, options) {
+        Err(error) => error.to_string(),
+        Ok(added) => panic!("accepted:\n{}", added.text),
+    }
+}
+
+/// The first sample with one part replaced.
+fn ecs(from: &str, to: &str) -> String {
+    changed(SAMPLES[0].0, from, to)
+}
+
+fn changed(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from:?} is not in {text}");
+    text.replacen(from, to, 1)
+}
+
+fn says(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+}
+
+#[test]
+fn what_is_no_task_definition() {
+    let web = options("web");
+    says(&refused("{\"a\": }", &web), &["line 1", "no JSON value"]);
+    says(&refused("{\n \"a\": \"b", &web), &["line 2", "closing quote"]);
+    says(&refused("{\"a\": 1} x", &web), &["after the end"]);
+    says(&refused("a: [b\n", &web), &["line"]);
+    says(&refused("", &web), &["no task definition is recognised", "containerDefinitions"]);
+    says(&refused("{\"containerDefinitions\": [], \"containerDefinitions\": []}", &web), &["written twice"]);
+    says(&refused(&"[".repeat(100_000), &web), &["nested too deep"]);
+    says(&refused(&"- ".repeat(100_000), &web), &["line 1"]);
+    says(&refused("Resources: {A: {Type: AWS::S3::Bucket}}", &web), &["AWS::ECS::TaskDefinition"]);
+    says(&refused("apiVersion: v1\nkind: Service\n", &web), &["Deployment"]);
+}
+
+#[test]
+fn tasks_that_share_no_loopback_or_run_windows() {
+    let web = options("web");
+    says(&refused(&ecs("\"awsvpc\"", "\"bridge\""), &web), &["is bridge", "networkMode: awsvpc"]);
+    says(&refused(&ecs("\"networkMode\": \"awsvpc\",", ""), &web), &["not set, which means bridge"]);
+    let windows = "\"family\": \"shop\", \"runtimePlatform\": {\"operatingSystemFamily\": \"WINDOWS_SERVER_2022_CORE\"},";
+    says(&refused(&ecs("\"family\": \"shop\",", windows), &web), &["Windows"]);
+    let pod = SAMPLES[5].0;
+    says(&refused(&changed(pod, "      containers:", "      hostNetwork: true\n      containers:"), &web), &["hostNetwork"]);
+    says(&refused(&changed(pod, "      containers:", "      os: {name: windows}\n      containers:"), &web), &["Windows"]);
+    says(&refused(&changed(SAMPLES[7].0, "    ports:", "    network_mode: host\n    ports:"), &web), &["network_mode host"]);
+}
+
+#[test]
+fn names_and_ports_that_are_taken() {
+    let web = options("web");
+    says(&refused(&ecs("\"name\": \"web\"", "\"name\": \"egret\""), &web), &["container egret", "--name"]);
+    says(&refused(SAMPLES[0].0, &options("worker")), &["container worker", "there is: web"]);
+    says(&refused(&ecs("8080", "3128"), &web), &["port 3128", "--listen"]);
+    says(&refused(&ecs("8080", "3129"), &web), &["port 3129", "--admin"]);
+    let second = "{\"name\": \"b\", \"image\": \"b\", \"portMappings\": [{\"containerPort\": 8080}]},\n        {\n            \"name\": \"web\"";
+    says(&refused(&ecs("{\n            \"name\": \"web\"", second), &web), &["container web", "port 8080", "so has b"]);
+    let twice = Options { wrap: true, containers: Vec::new(), ..web };
+    let apps =
+        ecs("{\n            \"name\": \"web\"", "{\"name\": \"b\", \"image\": \"b\"},\n        {\n            \"name\": \"web\"");
+    says(&refused(&apps, &twice), &["--wrap of 2 containers", "--container"]);
+}
+
+#[test]
+fn values_that_are_functions_aliases_or_shared() {
+    let (template, web) = (SAMPLES[4].0, options("web"));
+    let environment =
+        changed(template, "          LogConfiguration:", "          Environment: !If [A, [], []]\n          LogConfiguration:");
+    says(&refused(&environment, &web), &["ContainerDefinitions/web/Environment", "write it out"]);
+    let container =
+        changed(template, "        - Name: web\n", "        - !If [A, {Name: b}, !Ref AWS::NoValue]\n        - Name: web\n");
+    says(&refused(&container, &web), &["ContainerDefinitions/#0", "no container"]);
+    let function = "Resources:\n  T:\n    Type: AWS::ECS::TaskDefinition\n    Properties:\n      NetworkMode: awsvpc\n      ContainerDefinitions: !Ref X\n";
+    says(&refused(function, &options("")), &["ContainerDefinitions", "written out"]);
+    let project = SAMPLES[8].0;
+    says(&refused(&changed(project, "    environment:\n", "    environment: &all\n"), &web), &["environment", "anchor"]);
+    let merged = changed(project, "    depends_on: [db]", "    <<: *logging");
+    says(&refused(&merged, &web), &["depends_on", "<<"]);
+}
+
+#[test]
+fn entrypoints_that_cannot_be_seen() {
+    let wrap = Options { wrap: true, ..options("web") };
+    says(&refused(SAMPLES[0].0, &wrap), &["container web", "no `entryPoint`", "--entrypoint 'web="]);
+    says(
+        &refused(&changed(SAMPLES[8].0, "    entrypoint:\n      - /app\n", "    entrypoint: /app --flag\n"), &wrap),
+        &["is no list"],
+    );
+    says(&refused(SAMPLES[2].0, &wrap), &["list of containers", "volume"]);
+}
+
+#[test]
+fn policies_that_are_not_there() {
+    let volume = Options { policy: Delivery::Volume("policies".to_owned()), ..options("web") };
+    says(&refused(SAMPLES[0].0, &volume), &["volume policies", "not defined"]);
+    let secret = Options { policy: Delivery::Secret("policy".to_owned()), ..options("web") };
+    says(&refused(SAMPLES[7].0, &secret), &["secret policy", "`secrets`"]);
+    let wrap = Options { wrap: true, ..options("web") };
+    let own =
+        ecs("\"environment\": []", "\"entryPoint\": [\"/a\"], \"environment\": [{\"name\": \"EGRET_POLICY\", \"value\": \"x\"}]");
+    says(&refused(&own, &wrap), &["EGRET_POLICY is set already"]);
+}
+
+#[test]
+fn several_services_are_not_all_apps() {
+    says(&refused(SAMPLES[7].0, &options("")), &["several", "web, db"]);
+}
