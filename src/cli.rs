@@ -51,7 +51,7 @@ enum Command {
     Install(InstallArgs),
     /// Print the proxy variables for an app
     Env(EnvArgs),
-    /// Say what this machine lets egret enforce, and why not more
+    /// Say what this machine lets egret do and enforce, why not more, and which clients go around it
     Doctor(DoctorArgs),
     /// Probe a running egret: exit 0 if it is ready, 1 if not
     Health(HealthArgs),
@@ -253,6 +253,9 @@ pub(crate) struct EnvArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
+    /// Try the clients that are found in PATH: which go through a proxy, and which around it
+    #[arg(long)]
+    pub(crate) clients: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
