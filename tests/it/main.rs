@@ -25,6 +25,7 @@ mod reload; // what a reload tells, and what it closes
 mod agreement; // denial, journal and explain say the same, for every reason there is
 mod commands; // check, explain, env, health
 mod inject; // task definitions: in, out, and back; the program copied into a volume
+mod deploy; // the examples: what egret made of them, and what reads them
 mod doctor; // what the machine allows, and which clients go around
 mod check_output; // every message of `check`, in all its forms
 mod exe_roles; // roles by executable
