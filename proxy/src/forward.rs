@@ -1,12 +1,16 @@
 //! HTTP in the clear, request by request: a forward connection, on which every absolute-form request is admitted on
-//! its own, and a tunnel that turned out to carry HTTP, in which every request must name the permitted host. hyper
-//! frames both sides anew, so that a client and an upstream cannot disagree about where a request ends.
+//! its own, and a tunnel that turned out to carry HTTP, in which every request must name the permitted host. What has more
+//! than one reading is refused (`inbound`), and hyper frames both sides anew, so that a client and an upstream cannot
+//! disagree about where a request ends.
 
+mod inbound;
 mod kept;
 mod message;
+mod told;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use egret_policy::{Flight, Permit, Policy, RoleId, Target};
@@ -20,8 +24,10 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use self::inbound::{Findings, Inbound};
 use self::kept::{Kept, Sent, send};
 use self::message::Body;
+use self::told::Told;
 use crate::asker::Observed;
 use crate::client::{Client, Meter};
 use crate::connection::{Slots, dial, resolve_and_vet};
@@ -32,6 +38,7 @@ use crate::record::{Close, Open, RequestRecord, Stage};
 use crate::relay::silence;
 use crate::reply::Answer;
 use crate::revoke::{Live, revoked};
+use crate::wire::http::Refused;
 
 /// Serves a client that sends absolute-form requests.
 pub(crate) async fn serve(client: Client, gateway: Arc<Gateway>, record: Open, slots: Slots) {
@@ -75,6 +82,9 @@ struct Forwarder {
     meter: Arc<Meter>,
     record: Mutex<Open>,
     handshake: Mutex<Option<OwnedSemaphorePermit>>,
+    /// Requests that hyper has read.
+    requests: AtomicU64,
+    findings: Arc<Findings>,
 }
 
 /// Two ends that become a WebSocket when the HTTP on both has ended.
@@ -104,6 +114,8 @@ impl Forwarder {
             meter,
             record: Mutex::new(record),
             handshake: Mutex::new(handshake),
+            requests: AtomicU64::new(0),
+            findings: Arc::default(),
         })
     }
 
@@ -111,7 +123,7 @@ impl Forwarder {
     async fn run(self: Arc<Self>, client: Client, _connection: Option<OwnedSemaphorePermit>) {
         let from_client = Arc::new(Meter::default());
         let first_head = self.first_head(client.deadline);
-        let io = TokioIo::new(client.into_replay(Arc::clone(&from_client)));
+        let io = TokioIo::new(Inbound::new(client.into_replay(Arc::clone(&from_client)), Arc::clone(&self.findings)));
         let handover = Handover::default();
         let service = {
             let (forwarder, handover) = (Arc::clone(&self), Arc::clone(&handover));
@@ -181,24 +193,48 @@ impl Forwarder {
     /// One request, to its answer and its record.
     async fn answer(self: Arc<Self>, mut request: Request<Incoming>, handover: &Handover) -> Response<Body> {
         drop(self.handshake.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some((kind, why)) = self.findings.refusal(number) {
+            return self.refused(kind, why);
+        }
         let policy = match &self.scope {
             Scope::Each { .. } => self.gateway.policy(),
             Scope::One(permit) => Arc::clone(permit.policy()),
         };
         let mut told = Told::new(&self, &request, &policy);
         let upgrade = message::wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
-        match self.exchange(request, upgrade.is_some(), &policy, &mut told.entry).await {
+        let outcome = self.exchange(request, upgrade.is_some(), &policy, &mut told.entry).await;
+        if upgrade.is_some() {
+            self.findings.settled(matches!(&outcome, Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS));
+        }
+        match outcome {
             Ok(response) => {
                 told.answered(response.status().as_u16());
                 incoming(response, upgrade, told, handover)
             }
             Err(stop) => {
+                // What the client broke is not the upstream's fault, though the upstream's side ended with it.
+                let stop = self.findings.broken().map_or(stop, Stop::malformed);
                 told.entry.stopped(&stop);
                 let answer = Answer::of(&stop, Some(&told.entry.id));
                 told.answered(answer.status);
                 message::refusal(answer)
             }
         }
+    }
+
+    /// The answer to what broke the protocol. It ends the connection, whose record is the only one that tells of it.
+    fn refused(&self, kind: Refused, why: String) -> Response<Body> {
+        let stop = Stop::malformed(why);
+        let mut record = self.record();
+        record.stopped(&stop);
+        record.decided();
+        let mut answer = Answer::of(&stop, Some(&record.id));
+        if kind == Refused::TooLarge {
+            let too_large = Answer::head_too_large();
+            (answer.status, answer.phrase, answer.body) = (too_large.status, too_large.phrase, too_large.body);
+        }
+        message::refusal(answer)
     }
 
     /// The connection's record tells of its first request, and of the worst verdict of all.
@@ -335,79 +371,9 @@ async fn join(handover: &Handover) {
     let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
 }
 
-/// The record of one request, told when the last byte of its answer has gone, or its client has.
-pub(super) struct Told {
-    forwarder: Arc<Forwarder>,
-    entry: RequestRecord,
-    before: (u64, u64),
-}
-
-impl Told {
-    fn new(forwarder: &Arc<Forwarder>, request: &Request<Incoming>, policy: &Policy) -> Self {
-        let mut record = forwarder.record();
-        record.requests += 1;
-        let entry = RequestRecord {
-            id: record.id.clone(),
-            role: record.role.clone(),
-            method: message::method(request),
-            target: None,
-            rule: None,
-            denial: None,
-            would_deny: None,
-            status: 0,
-            fault: None,
-            address: None,
-            refused: None,
-            class: None,
-            bytes_up: 0,
-            bytes_down: 0,
-            policy: policy.hash().to_owned(),
-        };
-        drop(record);
-        Self { before: forwarder.meter.both(), forwarder: Arc::clone(forwarder), entry }
-    }
-
-    fn answered(&mut self, status: u16) {
-        self.entry.status = status;
-        self.forwarder.note(&self.entry);
-        self.forwarder.gateway.observer.answered(&self.entry);
-    }
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        if self.entry.status == 0 {
-            if self.entry.target.is_none() {
-                return;
-            }
-            // The client went before its answer; what it asked for is told all the same.
-            self.entry.fault = Some(Fault::ClientGone.code());
-            self.answered(0);
-        }
-        let (down, up) = self.forwarder.meter.both();
-        self.entry.bytes_down = down.saturating_sub(self.before.0);
-        self.entry.bytes_up = up.saturating_sub(self.before.1);
-        self.forwarder.gateway.observer.requested(self.entry.clone());
-    }
-}
-
 impl Drop for Forwarder {
     fn drop(&mut self) {
         let record = self.record.get_mut().unwrap_or_else(PoisonError::into_inner);
         (record.bytes_down, record.bytes_up) = self.meter.both();
-    }
-}
-
-impl RequestRecord {
-    fn stopped(&mut self, stop: &Stop) {
-        match stop {
-            Stop::Denied(denial) => {
-                if denial.rule.is_some() {
-                    self.rule.clone_from(&denial.rule);
-                }
-                self.denial = Some(denial.clone());
-            }
-            Stop::Fault(fault) => self.fault = Some(fault.code()),
-        }
     }
 }

@@ -56,6 +56,14 @@ impl Default for Limits {
 pub(crate) const MAX_HEAD: usize = 16 * 1024;
 /// The most header fields in one head.
 pub(crate) const MAX_HEADERS: usize = 100;
+/// The longest method in octets; the longest registered one has 17.
+pub(crate) const MAX_METHOD: usize = 32;
+/// The longest extensions of one chunk in octets; nobody uses them.
+pub(crate) const MAX_CHUNK_LINE: usize = 256;
+/// The longest trailers of one message in octets. They are read past and dropped.
+pub(crate) const MAX_TRAILERS: usize = 4 * 1024;
+/// What a client may say while it waits for its WebSocket, in octets, before nothing more is read.
+pub(crate) const MAX_HELD: usize = 16 * 1024;
 /// The longest first flight in octets, record headers included. Post-quantum hellos take about 2 KiB; the largest
 /// padding extension brings one to 64 KiB.
 pub(crate) const MAX_HELLO: usize = 64 * 1024;

@@ -2,6 +2,7 @@
 //! clocks; every prefix of a real message is a test, and so is every way of cutting one up.
 
 pub mod http;
+pub mod framing;
 pub mod socks5;
 pub mod socks4;
 pub mod client_hello;

@@ -171,68 +171,6 @@ fn p04_pipelined_requests_are_judged_each() {
     assert_eq!(site.upstream.heads().len(), 1);
 }
 
-/// A request with these fields and another one behind it, of which neither goes anywhere.
-fn refused_whole(fields: &str) {
-    let site = Site::new();
-    let request = site.request("POST", "/", fields) + "0\r\n\r\n" + EVIL;
-    let answer = String::from_utf8_lossy(&raw(site.egret.proxy(), request.as_bytes())).into_owned();
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{fields:?}: {answer}");
-    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{fields:?}: nothing is read after it: {answer}");
-    site.untouched();
-    assert_eq!(site.egret.only_record()["reason"], "malformed", "{fields:?}");
-}
-
-#[test]
-fn p05_of_two_framings_one_reaches_the_upstream_and_nothing_is_read_after_it() {
-    for fields in ["Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"] {
-        let site = Site::new();
-        let request = site.request("POST", "/", fields) + "0\r\n\r\n" + EVIL;
-        let answer = String::from_utf8_lossy(&raw(site.egret.proxy(), request.as_bytes())).into_owned();
-        // RFC 9112 section 6.3: chunks override a length, and the connection ends after the answer.
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{fields:?}: {answer}");
-        assert!(answer.to_lowercase().contains("connection: close"), "{fields:?}: {answer}");
-        let heads = site.upstream.wait_heads(1);
-        let framings = ["content-length:", "transfer-encoding:"].map(|field| heads[0].to_lowercase().matches(field).count());
-        assert_eq!(framings, [0, 1], "{fields:?}: {heads:?}");
-        assert_eq!(site.egret.only_record()["requests"], 1, "{fields:?}");
-    }
-}
-
-#[test]
-fn p06_odd_lengths_are_malformed() {
-    refused_whole("Content-Length: 5\r\nContent-Length: 6\r\n");
-    for length in ["5, 5", "+5", "-1", "0x5", "99999999999999999999"] {
-        refused_whole(&format!("Content-Length: {length}\r\n"));
-    }
-}
-
-#[test]
-fn p07_transfer_codings_but_chunked_are_malformed() {
-    refused_whole("Transfer-Encoding: xchunked\r\n");
-    refused_whole("Transfer-Encoding: chunked, identity\r\n");
-    refused_whole("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n");
-}
-
-#[test]
-fn p10_lines_that_two_programs_could_read_differently_are_malformed() {
-    for line in ["X-Bare: a\rHost: evil.test\r\n", "X-Nul: a\0b\r\n", "X Blank: 1\r\n"] {
-        refused_whole(line);
-    }
-}
-
-#[test]
-fn p08_a_broken_chunk_ends_the_request() {
-    for chunk in ["FFFFFFFFFFFFFFFFF\r\n", "0x1\r\na\r\n", "-1\r\n", "1\r\nab\r\n"] {
-        let site = Site::new();
-        let request = site.request("POST", "/", "Transfer-Encoding: chunked\r\n") + chunk + "0\r\n\r\n" + EVIL;
-        let answer = String::from_utf8_lossy(&raw(site.egret.proxy(), request.as_bytes())).into_owned();
-        assert!(!answer.contains(" 200 ") && !answer.contains("evil.test"), "{chunk:?}: {answer}");
-        let seen = String::from_utf8_lossy(&site.upstream.first_bytes()).into_owned();
-        assert!(!seen.contains("evil.test"), "{chunk:?}: {seen}");
-        site.egret.only_record();
-    }
-}
-
 #[test]
 fn p11_trailers_stay_behind() {
     let site = Site::new();
@@ -490,7 +428,8 @@ fn p25_http_in_disguise_inside_a_tunnel_is_judged_all_the_same() {
     }
     let mut tunnel = http_connect(site.egret.proxy(), &site.authority()).stream;
     tunnel.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("the tunnel takes bytes");
-    assert_eq!(crate::support::client::read_to_close(&mut tunnel), b"", "HTTP/2 in the clear is closed");
+    let answer = crate::support::client::read_to_close(&mut tunnel);
+    assert!(answer.starts_with(b"HTTP/1.1 400 "), "HTTP/2 in the clear: {}", answer.escape_ascii());
     assert_eq!(site.egret.record(|record| record["reason"] == "malformed")["decision"], "deny");
     assert_eq!(site.upstream.final_bytes(), 0);
 }

@@ -13,8 +13,9 @@ use hyper::ext::ReasonPhrase;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
-use super::Told;
+use super::told::Told;
 use crate::fault::Stop;
+use crate::limits::MAX_METHOD;
 use crate::reply::Answer;
 use crate::wire::http::basic_user;
 
@@ -65,33 +66,15 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// The longest method in octets; the longest registered one has 17.
-const MAX_METHOD: usize = 32;
-
 /// The method for the record.
 pub(super) fn method(request: &Request<Incoming>) -> String {
     request.method().as_str().chars().take(MAX_METHOD).collect()
 }
 
-/// What hyper lets pass and a filter must not.
+/// What is framed well and is not served.
 pub(super) fn check(request: &Request<Incoming>) -> Result<(), Stop> {
-    let headers = request.headers();
-    let count = |name: HeaderName| headers.get_all(name).iter().count();
-    if request.method().as_str().len() > MAX_METHOD {
-        return Err(Stop::malformed("the method is longer than any there is"));
-    }
-    if count(header::HOST) > 1 {
-        return Err(Stop::malformed("the request has more than one Host field"));
-    }
-    if count(header::CONTENT_LENGTH) > 1 {
-        return Err(Stop::malformed("the request has more than one Content-Length field"));
-    }
-    if headers.get_all(header::TRANSFER_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-        return Err(Stop::malformed("the only transfer coding served is chunked"));
-    }
     match *request.method() {
         Method::TRACE => Err(unsupported("TRACE is not served: it would show what the proxy added")),
-        Method::CONNECT => Err(Stop::malformed("CONNECT comes first on its connection, or not at all")),
         _ => Ok(()),
     }
 }
@@ -192,7 +175,7 @@ fn strip(headers: &mut HeaderMap) {
 
 /// An answer of egret's own. After a request that broke the protocol, its connection ends.
 pub(super) fn refusal(answer: Answer) -> Response<Body> {
-    let close = answer.status == 400;
+    let close = matches!(answer.status, 400 | 431);
     let mut response = Response::new(text(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::FORBIDDEN);
     if let Ok(phrase) = ReasonPhrase::try_from(answer.phrase) {

@@ -1,6 +1,5 @@
 //! The head of a CONNECT request (RFC 9110 section 9.3.6), read strictly: authority form, lines that end in CRLF, no
-//! content. Other HTTP requests are hyper's to read; what hyper lets pass and a filter must not is checked in
-//! `forward`.
+//! content. Where other requests end is told in `framing`, as strictly, before hyper reads what they mean.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -31,17 +30,24 @@ pub enum Refused {
 /// Reads the head of a CONNECT request.
 #[must_use]
 pub fn connect(said: &[u8]) -> Progress<Result<Connect, (Refused, String)>> {
+    head(said, |request| read(request.path.unwrap_or_default(), request.headers))
+}
+
+/// Reads a whole head whose lines all end in CRLF, of at most 16 KiB and 100 fields.
+pub(super) fn head<T>(
+    said: &[u8],
+    read: impl FnOnce(&httparse::Request<'_, '_>) -> Result<T, String>,
+) -> Progress<Result<T, (Refused, String)>> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let refused = |kind, why: &str| Progress::Done(Err((kind, why.to_owned())), said.len());
     match request.parse(said) {
         Ok(Status::Complete(length)) if length <= MAX_HEAD => {
-            let head = &said[..length];
-            if !has_plain_lines(head) {
+            if !has_plain_lines(&said[..length]) {
                 return refused(Refused::BadRequest, "a line of the head does not end in CRLF");
             }
-            match read(request.path.unwrap_or_default(), request.headers) {
-                Ok(connect) => Progress::Done(Ok(connect), length),
+            match read(&request) {
+                Ok(message) => Progress::Done(Ok(message), length),
                 Err(why) => refused(Refused::BadRequest, &why),
             }
         }
@@ -53,7 +59,7 @@ pub fn connect(said: &[u8]) -> Progress<Result<Connect, (Refused, String)>> {
 
 /// Every LF follows a CR and every CR precedes an LF. httparse takes a bare LF for an end of line; the next reader
 /// may not.
-fn has_plain_lines(head: &[u8]) -> bool {
+pub(super) fn has_plain_lines(head: &[u8]) -> bool {
     let ends = head.windows(2).filter(|pair| *pair == b"\r\n").count();
     let count = |byte| head.iter().filter(|b| **b == byte).count();
     count(b'\n') == ends && count(b'\r') == ends
