@@ -413,13 +413,17 @@ fn a_role_is_that_of_the_port_under_every_policy() {
 }
 
 #[test]
-fn p25_http_in_disguise_inside_a_tunnel_is_judged_all_the_same() {
+fn p25_p55_http_in_disguise_inside_a_tunnel_is_judged_all_the_same() {
     let site = Site::with("as: any");
     for disguise in [
         "\r\n\r\nGET / HTTP/1.1\r\nHost: evil.test\r\n\r\n",
         "GET  / HTTP/1.1\r\nHost: evil.test\r\n\r\n",
         "get / HTTP/1.1\r\nHost: evil.test\r\n\r\n",
         "GET / HTTP/1.1 \r\nHost: evil.test\r\n\r\n",
+        "GET_2 evil HTTP/1.1\r\nHost: evil.test\r\n\r\n",
+        "GET\x0b/\x0bHTTP/1.1\r\nHost: evil.test\r\n\r\n",
+        "GET\r/\rHTTP/1.1\r\nHost: evil.test\r\n\r\n",
+        "AVERYLONGMETHODTHATNOBODYKNOWS / HTTP/1.1\r\nHost: evil.test\r\n\r\n",
     ] {
         let mut tunnel = http_connect(site.egret.proxy(), &site.authority()).stream;
         tunnel.write_all(disguise.as_bytes()).expect("the tunnel takes bytes");

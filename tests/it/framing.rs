@@ -208,6 +208,19 @@ fn r09_heads_are_bounded() {
     world.denied("CONNECT", "parse", "malformed");
 }
 
+#[test]
+fn p26_a_tunnel_leads_to_no_further_proxy() {
+    let nested = "CONNECT evil.test:443 HTTP/1.1\r\nHost: evil.test:443\r\n\r\n";
+    for protocol in ["http", "any"] {
+        let world = web(protocol);
+        let mut tunnel = http_connect(world.proxy, &world.at("allowed.test")).stream;
+        tunnel.write_all(nested.as_bytes()).expect("the tunnel takes bytes");
+        assert_refused(&world, protocol, 400, "relay", &read_to_close(&mut tunnel));
+    }
+    let world = web("tls");
+    world.flight_denied("tls", &world.at("allowed.test"), nested.as_bytes(), "confirm", "not_tls");
+}
+
 /// Two requests, one with chunks, one with a length, and a third that is refused; and their answers' status lines.
 fn dialogue(world: &World) -> Vec<u8> {
     let chunked = head(world, "Transfer-Encoding: chunked\r\n") + "5;x=y\r\nhello\r\n3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n";

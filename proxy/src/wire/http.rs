@@ -107,33 +107,40 @@ pub fn basic_user(value: &[u8]) -> Option<String> {
     String::from_utf8(decoded[..end].to_vec()).ok().filter(|user| !user.is_empty())
 }
 
-/// Whether these bytes, the first of a tunnel, are an HTTP request, as the most lenient server would read them: empty
-/// lines first (RFC 9112 section 2.2), a method of letters, blanks, a target in origin or absolute form, and a last word
-/// on the line that begins with `HTTP/`. Which of them is well-formed is hyper's to say. `None` while it is open.
+/// Whether these bytes, the first of a tunnel, are an HTTP request, as the most lenient server would read them: blanks and
+/// empty lines first (RFC 9112 section 2.2), a method that may be any token of any length, whatever some library takes for a
+/// blank, any target, and a last word on the line that begins with `HTTP/`. Which of them is well-formed is for `framing` to
+/// say. `None` while it is open.
 #[must_use]
 pub(crate) fn is_request(said: &[u8]) -> Option<bool> {
-    const LONGEST_METHOD: usize = 20;
-    let line = said.trim_ascii_start();
-    let method = line.iter().take_while(|b| b.is_ascii_alphabetic() || **b == b'-').count();
-    if method > LONGEST_METHOD {
-        return Some(false);
-    }
-    let rest = &line[method..];
-    let blank = rest.first()?;
-    let target = rest.iter().find(|b| !matches!(**b, b' ' | b'\t'));
-    if method == 0 || !matches!(*blank, b' ' | b'\t') || !matches!(target, None | Some(b'/' | b'h' | b'H' | b'*')) {
-        return Some(false);
-    }
-    match rest.iter().position(|byte| *byte == b'\n') {
-        Some(end) => Some(has_version(&rest[..end])),
+    let start = said.iter().position(|byte| !is_blank(*byte) && *byte != b'\n')?;
+    let line = &said[start..];
+    let method = line.iter().take_while(|byte| is_token(**byte)).count();
+    match line.get(method) {
         None if said.len() > MAX_REQUEST_LINE => Some(true),
         None => None,
+        Some(after) if method == 0 || !is_blank(*after) => Some(false),
+        Some(_) => match line.iter().position(|byte| *byte == b'\n') {
+            Some(end) => Some(has_version(&line[method..end])),
+            None if said.len() > MAX_REQUEST_LINE => Some(true),
+            None => None,
+        },
     }
 }
 
+/// What Python's `str.split` takes for white space in Latin-1, and servers written with it for the end of a word.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c | 0x1c..=0x1f | 0x85 | 0xa0)
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 fn has_version(line: &[u8]) -> bool {
-    let last = line.trim_ascii_end().rsplit(u8::is_ascii_whitespace).next().unwrap_or_default();
-    last.len() >= 5 && last[..5].eq_ignore_ascii_case(b"HTTP/")
+    let mut words = line.rsplit(|byte| is_blank(*byte)).filter(|word| !word.is_empty());
+    words.next().is_some_and(|last| last.len() >= 5 && last[..5].eq_ignore_ascii_case(b"HTTP/"))
 }
 
 #[cfg(test)]

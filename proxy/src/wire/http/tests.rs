@@ -99,11 +99,47 @@ fn p25_requests_inside_tunnels_are_told_from_other_protocols() {
     for part in [&b""[..], b"G", b"GET", b"GET ", b"GET  ", b"GET /x", b"GET / HTTP/1.1", b"\r\n", b"\r\nGET"] {
         assert_eq!(is_request(part), None, "{}", part.escape_ascii());
     }
-    for other in
-        [&b"EHLO x\r\n"[..], b"SSH-2.0-x\r\n", b"\x16\x03\x01", b"/", b"QUIT\r\n", b"GET /x\r\n", b"ABCDEFGHIJKLMNOPQRSTUVW"]
-    {
+    for other in [
+        &b"EHLO x\r\n"[..],
+        b"SSH-2.0-x\r\n",
+        b"\x16\x03\x01",
+        b"/",
+        b"QUIT\r\n",
+        b"GET /x\r\n",
+        b"*1\r\n$4\r\nPING\r\n",
+        b"AMQP\0\0\x09\x01",
+        b"{\"jsonrpc\":",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1\r\n",
+    ] {
         assert_eq!(is_request(other), Some(false), "{}", other.escape_ascii());
     }
     let long = [&b"GET /"[..], &[b'a'; MAX_REQUEST_LINE]].concat();
     assert_eq!(is_request(&long), Some(true), "too long to wait for its end, and nothing but HTTP");
+}
+
+#[test]
+fn p55_whatever_a_lenient_server_takes_for_a_request_is_one() {
+    let long = format!("{} / HTTP/1.1\r\n", "A".repeat(300)).into_bytes();
+    for request in [
+        &b"X_GET / HTTP/1.1\r\n"[..],
+        b"GET2 / HTTP/1.1\r\n",
+        b"!#$%&'*+-.^_`|~ / HTTP/1.1\r\n",
+        b"GET evil.test HTTP/1.1\r\n",
+        b"GET ?x HTTP/1.1\r\n",
+        b"GET \xff HTTP/1.1\r\n",
+        b"GET\x0b/\x0bHTTP/1.1\r\n",
+        b"GET\x1c/\x85HTTP/1.1\r\n",
+        b"\xa0\x0cGET\xa0/\xa0HTTP/1.1\n",
+        b"GET\r/\rHTTP/1.1\r\n",
+        b"GET HTTP/1.1\r\n",
+        &long,
+    ] {
+        assert_eq!(is_request(request), Some(true), "{}", request.escape_ascii());
+        let line = request.iter().position(|byte| *byte == b'\n').unwrap();
+        for end in 0..line {
+            assert_eq!(is_request(&request[..end]), None, "{}", request[..end].escape_ascii());
+        }
+    }
+    assert_eq!(is_request(&[b'A'; MAX_REQUEST_LINE + 1]), Some(true), "a method without end");
 }
