@@ -93,10 +93,10 @@ fn auto_goes_on_and_says_so() {
     assert!(event["why"].as_str().is_some_and(|why| !why.is_empty()), "{event:#}");
     assert_eq!(status(&egret), event);
     assert!(egret.stderr().contains("confinement is none"), "{}", egret.stderr());
+    assert_eq!(outside.left(), ["connect 45.0.0.66:5432"], "it is not held");
     let (code, json) = doctor(&outside, &profile(&outside), "json");
     let found: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!((code, &found["confinement"]), (1, &event), "{json}");
-    assert_eq!(outside.left(), ["connect 45.0.0.66:5432"], "it is not held");
 }
 
 #[test]
