@@ -62,6 +62,10 @@ pub(crate) const MAX_METHOD: usize = 32;
 pub(crate) const MAX_CHUNK_LINE: usize = 256;
 /// The longest trailers of one message in octets. They are read past and dropped.
 pub(crate) const MAX_TRAILERS: usize = 4 * 1024;
+/// The longest fields of an upstream's answer in octets.
+pub(crate) const MAX_ANSWER_HEAD: usize = 48 * 1024;
+/// The most interim answers (100, 103) to one forwarded request.
+pub(crate) const MAX_INTERIM: usize = 16;
 /// What a client may say while it waits for its WebSocket, in octets, before nothing more is read.
 pub(crate) const MAX_HELD: usize = 16 * 1024;
 /// The longest first flight in octets, record headers included. Post-quantum hellos take about 2 KiB; the largest

@@ -72,7 +72,7 @@ fn l06_only_get_and_only_for_this_host() {
 }
 
 #[test]
-fn the_probe_tells_ready_from_not() {
+fn c12_the_probe_tells_ready_from_not() {
     let egret = Egret::with_policy(POLICY).start();
     assert_eq!(run_egret(["health", "--admin", &egret.admin().to_string()], "").code, 0);
     let nobody = run_egret(["health", "--admin", "127.0.0.1:1"], "");

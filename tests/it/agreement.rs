@@ -348,7 +348,7 @@ fn assert_agrees(reason: Reason) {
 }
 
 #[test]
-fn the_denial_text_explain_and_the_journal_agree_for_every_reason_in_the_enum() {
+fn o10_the_denial_text_explain_and_the_journal_agree_for_every_reason_in_the_enum() {
     let disagreeing: Vec<&str> = thread::scope(|scope| {
         let all: Vec<_> = Reason::ALL.iter().map(|reason| (reason, scope.spawn(|| assert_agrees(*reason)))).collect();
         all.into_iter().filter_map(|(reason, case)| case.join().is_err().then_some(reason.code())).collect()

@@ -64,7 +64,7 @@ fn assert_words(folder: &str) {
 }
 
 #[test]
-fn every_bad_policy_gets_its_words() {
+fn c02_c03_every_bad_policy_gets_its_words() {
     assert_words("bad");
 }
 
@@ -331,7 +331,7 @@ fn strict_makes_findings_of_warnings_and_never_of_notes() {
 }
 
 #[test]
-fn a_text_made_to_wear_out_its_reader_is_refused_at_once() {
+fn c02_a_text_made_to_wear_out_its_reader_is_refused_at_once() {
     let bomb: String = (1..30).map(|at| format!("  l{at}: &l{at} [{}]\n", vec![format!("*l{}", at - 1); 9].join(", "))).collect();
     let deeper: String = (0..2_000).map(|at| format!("{}a:\n", " ".repeat(at))).collect();
     let cases = [

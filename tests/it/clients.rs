@@ -110,7 +110,7 @@ fn curl_is_told_why_http_is_refused() {
 }
 
 #[test]
-fn curl_fetches_https() {
+fn c13_curl_fetches_https() {
     let site = Site::new();
     prints(&site.curl().env("https_proxy", site.proxy()).arg(site.https("allowed.test")).run(), "secret hello\n");
     site.passed("connect");
@@ -171,7 +171,7 @@ fn python_urllib() {
 }
 
 #[test]
-fn python_requests() {
+fn c13_python_requests() {
     let site = Site::new();
     prints(&site.python(REQUESTS, &site.http("allowed.test")), "200 OK clear hello");
     site.passed("forward");
@@ -270,7 +270,7 @@ fn run_node(site: &Site, script: &str, url: &str) -> Output {
 }
 
 #[test]
-fn node_fetch_uses_connect_for_https() {
+fn c13_node_fetch_uses_connect_for_https() {
     let site = Site::new();
     prints(&run_node(&site, FETCH, &site.https("allowed.test")), "200 secret hello");
     site.passed("connect");

@@ -92,7 +92,7 @@ fn explain_refuses_what_is_no_target_or_role() {
 }
 
 #[test]
-fn env_prints_both_cases_in_four_forms() {
+fn c13_env_prints_both_cases_in_four_forms() {
     let shell = run_egret(["env"], "");
     for line in ["export HTTPS_PROXY='http://127.0.0.1:3128'", "export http_proxy='http://127.0.0.1:3128'"] {
         assert!(shell.stdout.contains(line), "{}", shell.stdout);
@@ -107,7 +107,7 @@ fn env_prints_both_cases_in_four_forms() {
 }
 
 #[test]
-fn env_leaves_direct_addresses_of_a_policy_to_the_app_itself() {
+fn c13_env_leaves_direct_addresses_of_a_policy_to_the_app_itself() {
     let home = tempfile::TempDir::new().expect("a temporary directory");
     let policy = home.path().join("policy.yaml");
     std::fs::write(&policy, "version: 1\npresets: [aws-ecs-task]\ndirect: [10.0.0.53, 10.1.0.0/16]\n").expect("a policy");

@@ -327,7 +327,7 @@ fn each_request_leaves_one_event_and_each_connection_one_record() {
 }
 
 #[test]
-fn paths_queries_and_credentials_appear_nowhere() {
+fn o04_paths_queries_and_credentials_appear_nowhere() {
     let site = Site::new();
     let secrets = "Authorization: Bearer hunter2\r\nProxy-Authorization: Basic d29ya2VyOmh1bnRlcjI=\r\nCookie: hunter2\r\n";
     assert_eq!(site.ask("GET", "/hunter2?key=hunter2", secrets).status, 200);

@@ -221,7 +221,7 @@ fn a_journal_that_cannot_be_written_is_an_error_of_the_environment() {
 }
 
 #[test]
-fn text_from_the_network_cannot_forge_a_line() {
+fn o01_text_from_the_network_cannot_forge_a_line() {
     let (dns, upstream) = (DnsServer::new(), Upstream::echo());
     dns.answers("allowed.test", &LOCALHOST);
     let to_file = ToFile::start(&policy(&dns, &[local("allowed.test", upstream.port(), "as: tls")]));

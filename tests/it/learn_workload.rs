@@ -138,7 +138,7 @@ fn flipped(policy: &str, stderr: &str) -> String {
 }
 
 #[test]
-fn what_is_learnt_from_a_workload_lets_that_workload_through_and_each_line_is_one_name() {
+fn o07_what_is_learnt_from_a_workload_lets_that_workload_through_and_each_line_is_one_name() {
     let site = Site::new();
     let (missed, journal) = site.workload(&site.audit());
     assert_eq!(missed, [""; 0], "audit lets everything through");

@@ -78,7 +78,7 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
-fn the_drain_serves_on_and_ends() {
+fn c11_the_drain_serves_on_and_ends() {
     let site = Site::web();
     let egret = Egret::with_policy(&site.policy).arg("--drain").arg("5").start();
     assert_eq!(egret.get_admin("/readyz").0, 200);
@@ -104,7 +104,7 @@ fn without_a_drain_it_ends_at_once() {
 }
 
 #[test]
-fn a_second_signal_ends_the_drain() {
+fn c11_a_second_signal_ends_the_drain() {
     let site = Site::new(Upstream::echo(), "as: tcp");
     let egret = Egret::with_policy(&site.policy).arg("--drain").arg("600").start();
     let mut tunnel = http_connect(egret.proxy(), &site.target()).stream;
@@ -119,7 +119,7 @@ fn a_second_signal_ends_the_drain() {
 }
 
 #[test]
-fn a_tunnel_that_outlives_the_drain_is_closed_and_recorded() {
+fn c11_a_tunnel_that_outlives_the_drain_is_closed_and_recorded() {
     let site = Site::new(Upstream::echo(), "as: tcp");
     let egret = Egret::with_policy(&site.policy).arg("--drain").arg("1").start();
     let mut tunnel = http_connect(egret.proxy(), &site.target()).stream;
@@ -165,7 +165,7 @@ exec "$@"
 "#;
 
 #[test]
-fn it_needs_no_root_no_capability_no_disk_and_little_memory() {
+fn c14_it_needs_no_root_no_capability_no_disk_and_little_memory() {
     let site = Site::web();
     // The test's directory is its owner's alone, so that the policy travels as text.
     let egret = Egret::without_policy().env("EGRET_POLICY", &site.policy).under(["/bin/sh", "-c", WITH_NOTHING, "sh"]).start();

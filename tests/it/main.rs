@@ -13,6 +13,7 @@ mod socks; // SOCKS4, 4a and 5 (S)
 mod own; // egret never reaches itself, and its admin port is read-only (L)
 mod forward; // HTTP in the clear, request by request (P)
 mod framing; // where a cleartext request ends: one reading, or none (P)
+mod answers; // upstreams that lie about where an answer ends (P)
 mod tunnels; // bytes both ways: half-close, server-first, WebSocket, 64 MiB
 mod clients; // curl, Python, Node, git, openssl, nginx as users have them
 mod dns; // upstreams, failures, rebinding, DNS over TLS

@@ -39,7 +39,7 @@ fn reloaded(egret: &Egret) -> Value {
 }
 
 #[test]
-fn a_bad_policy_is_exit_2_with_line_caret_and_help_and_nothing_listens() {
+fn c02_a_bad_policy_is_exit_2_with_line_caret_and_help_and_nothing_listens() {
     let egret = Egret::with_policy("version: 1\negress:\n  allow:\n    - https://a.test/\n").spawn();
     assert_eq!(egret.wait_exit().code(), Some(2));
     let stderr = egret.stderr();
@@ -153,7 +153,7 @@ fn sighup_reloads_even_without_a_change() {
 }
 
 #[test]
-fn a_live_connection_outlives_the_policy_that_allowed_it() {
+fn c05_a_live_connection_outlives_the_policy_that_allowed_it() {
     let echo = crate::support::Upstream::echo();
     let dns = DnsServer::new();
     dns.answers("a.test", &[echo.addr().ip()]);

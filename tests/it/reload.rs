@@ -161,7 +161,7 @@ fn every_record_after_a_reload_names_the_policy_that_the_event_named() {
 }
 
 #[test]
-fn a_revoked_tunnel_is_closed_whether_flag_variable_or_file_asks_for_it() {
+fn c05_a_revoked_tunnel_is_closed_whether_flag_variable_or_file_asks_for_it() {
     let site = Site::new(Upstream::echo());
     let (before, after) = (site.policy(&[A, B], ""), site.policy(&[B], ""));
     let key = "run: { close-revoked: true }\n";
@@ -185,7 +185,7 @@ fn a_revoked_tunnel_is_closed_whether_flag_variable_or_file_asks_for_it() {
 }
 
 #[test]
-fn without_being_asked_nothing_is_closed() {
+fn c05_without_being_asked_nothing_is_closed() {
     let site = Site::new(Upstream::echo());
     let ways = [
         Egret::with_policy(&site.policy(&[A], "")),
@@ -336,7 +336,7 @@ fn assert_in_time(end: SystemTime) {
 }
 
 #[test]
-fn an_audit_ends_at_its_instant_without_a_restart() {
+fn c09_an_audit_ends_at_its_instant_without_a_restart() {
     let dns = DnsServer::new();
     let (end, text) = soon();
     let start = |place: &str| {

@@ -84,7 +84,7 @@ fn every_shipped_policy_is_valid_and_tested() {
 }
 
 #[test]
-fn every_reason_is_documented_and_tested() {
+fn o10_every_reason_is_documented_and_tested() {
     let reference = read("docs/reference.md");
     let is_test = |path: &Path| path.ends_with("tests.rs") || path.starts_with(root().join("tests"));
     let all = files("tests", "rs").into_iter().chain(files("policy/src", "rs"));

@@ -56,7 +56,7 @@ fn opaque(count: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_client_that_has_said_everything_still_hears_everything() {
+fn r01_a_client_that_has_said_everything_still_hears_everything() {
     for rule in ["as: tcp", "as: any"] {
         let echo = Upstream::echo();
         let way = Way::to(echo.port(), rule);
@@ -72,7 +72,7 @@ fn a_client_that_has_said_everything_still_hears_everything() {
 }
 
 #[test]
-fn an_upstream_that_has_said_everything_still_hears_everything() {
+fn r01_an_upstream_that_has_said_everything_still_hears_everything() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("the kernel has a free port");
     let way = Way::to(port(&listener), "as: tcp");
     let upstream = thread::spawn(move || {
@@ -93,7 +93,7 @@ fn an_upstream_that_has_said_everything_still_hears_everything() {
 }
 
 #[test]
-fn sixty_four_mebibytes_come_down_through_tls() {
+fn r04_sixty_four_mebibytes_come_down_through_tls() {
     let ca = Ca::new();
     let upstream = Upstream::tls(&ca.issue(&["allowed.test"]), "");
     let way = Way::to(upstream.port(), "as: tls");
@@ -105,7 +105,7 @@ fn sixty_four_mebibytes_come_down_through_tls() {
 }
 
 #[test]
-fn sixty_four_mebibytes_go_up_through_tls() {
+fn r04_sixty_four_mebibytes_go_up_through_tls() {
     let ca = Ca::new();
     let upstream = Upstream::tls(&ca.issue(&["allowed.test"]), "");
     let way = Way::to(upstream.port(), "as: tls");
@@ -121,7 +121,7 @@ fn sixty_four_mebibytes_go_up_through_tls() {
 }
 
 #[test]
-fn bytes_in_the_clear_are_counted_exactly() {
+fn o09_r04_bytes_in_the_clear_are_counted_exactly() {
     let upstream = Upstream::http("");
     let way = Way::to(upstream.port(), "as: tcp");
     let mut tunnel = way.tunnel();
@@ -138,7 +138,7 @@ fn bytes_in_the_clear_are_counted_exactly() {
 }
 
 #[test]
-fn a_server_may_speak_first() {
+fn t17_a_server_may_speak_first() {
     for rule in ["as: any", "as: tcp"] {
         let upstream = Upstream::banner("220 mail.test ready\r\n");
         let way = Way::to(upstream.port(), rule);
@@ -153,7 +153,7 @@ fn a_server_may_speak_first() {
 }
 
 #[test]
-fn a_server_that_speaks_first_speaks_no_tls() {
+fn t17_a_server_that_speaks_first_speaks_no_tls() {
     let upstream = Upstream::banner("220 mail.test ready\r\n");
     let way = Way::to(upstream.port(), "as: tls");
     assert_eq!(read_to_close(&mut way.tunnel()), b"", "nothing of a refused upstream reaches the client");
@@ -257,7 +257,7 @@ fn talk_websocket(stream: &mut TcpStream, url: &str, host: &str) {
 }
 
 #[test]
-fn a_reset_by_the_client_ends_the_upstream() {
+fn r03_a_reset_by_the_client_ends_the_upstream() {
     let echo = Upstream::echo();
     let way = Way::to(echo.port(), "as: tcp");
     let mut tunnel = way.tunnel();
@@ -268,7 +268,7 @@ fn a_reset_by_the_client_ends_the_upstream() {
 }
 
 #[test]
-fn a_reset_by_the_upstream_ends_the_client() {
+fn r03_a_reset_by_the_upstream_ends_the_client() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("the kernel has a free port");
     let way = Way::to(port(&listener), "as: tcp");
     let mut tunnel = way.tunnel();

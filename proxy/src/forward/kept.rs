@@ -1,7 +1,9 @@
 //! The upstream's side of forwarded HTTP: one connection, kept for the next request to the same target.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use egret_policy::Target;
 use hyper::body::Incoming;
@@ -9,12 +11,13 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::message::Outgoing;
+use super::message::{self, Outgoing};
 use crate::client::{Meter, Replay};
 use crate::fault::{Fault, Stop};
-use crate::limits::{MAX_HEADERS, MAX_HTTP_BUFFER};
+use crate::limits::{MAX_HEADERS, MAX_HTTP_BUFFER, MAX_INTERIM};
 
 /// An upstream connection, kept for the next request to the same target.
 pub(super) struct Kept {
@@ -57,19 +60,53 @@ pub(super) enum Sent {
 }
 
 /// Sends a request on the kept connection. What fails is not kept.
-pub(super) async fn send(kept: &mut Option<Kept>, request: Request<Outgoing>) -> Result<Sent, Stop> {
+pub(super) async fn send(kept: &mut Option<Kept>, mut request: Request<Outgoing>) -> Result<Sent, Stop> {
     let Some(mut there) = kept.take() else { return Ok(Sent::Unread(Box::new(request))) };
     if there.sender.ready().await.is_err() {
         return Ok(Sent::Unread(Box::new(request)));
     }
-    match there.sender.try_send_request(request).await {
+    let interim = Interim::heard_of(&mut request);
+    let sent = tokio::select! {
+        sent = there.sender.try_send_request(request) => sent,
+        () = interim.too_many() => return Err(broken("it sends interim answers without end")),
+    };
+    match sent {
         Ok(response) => {
+            message::check_answer(&response).map_err(broken)?;
             *kept = Some(there);
             Ok(Sent::Answered(response))
         }
         Err(mut error) => match error.take_message() {
             Some(request) => Ok(Sent::Unread(Box::new(request))),
-            None => Err(Fault::Upstream(format!("the upstream's answer is broken: {}", error.into_error())).into()),
+            None => Err(broken(error.into_error())),
         },
+    }
+}
+
+fn broken(why: impl Display) -> Stop {
+    Fault::Upstream(format!("the upstream's answer is broken: {why}")).into()
+}
+
+/// Interim answers (RFC 9110 section 15.2) to one request. Each one is short, and none ends the wait.
+#[derive(Default)]
+struct Interim {
+    count: AtomicUsize,
+    too_many: Notify,
+}
+
+impl Interim {
+    fn heard_of(request: &mut Request<Outgoing>) -> Arc<Self> {
+        let interim = Arc::<Self>::default();
+        let hears = Arc::clone(&interim);
+        hyper::ext::on_informational(request, move |_| {
+            if hears.count.fetch_add(1, Ordering::Relaxed) == MAX_INTERIM {
+                hears.too_many.notify_one();
+            }
+        });
+        interim
+    }
+
+    async fn too_many(&self) {
+        self.too_many.notified().await;
     }
 }

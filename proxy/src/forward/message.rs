@@ -15,8 +15,9 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::told::Told;
 use crate::fault::Stop;
-use crate::limits::MAX_METHOD;
+use crate::limits::{MAX_ANSWER_HEAD, MAX_METHOD};
 use crate::reply::Answer;
+use crate::wire::framing::is_length;
 use crate::wire::http::basic_user;
 
 /// A body for the client.
@@ -139,6 +140,23 @@ pub(super) fn outgoing(request: Request<Incoming>, target: &Target, websocket: b
     parts.uri = parts.uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
     parts.version = Version::HTTP_11;
     Request::from_parts(parts, Streamed { content: body, _told: None })
+}
+
+/// An answer has one length: what two readers could cut in two places is passed to none. How long a head hyper takes depends
+/// on how it is cut into segments; what is taken here does not.
+pub(super) fn check_answer(response: &Response<Incoming>) -> Result<(), &'static str> {
+    let size: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if size > MAX_ANSWER_HEAD {
+        return Err("its head is too long");
+    }
+    let all = |name: HeaderName| response.headers().get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+    match (&all(header::CONTENT_LENGTH)[..], &all(header::TRANSFER_ENCODING)[..]) {
+        ([], []) => Ok(()),
+        ([length], []) if is_length(length) => Ok(()),
+        ([], [coding]) if coding.eq_ignore_ascii_case(b"chunked") => Ok(()),
+        ([], _) => Err("its transfer coding is not chunked"),
+        _ => Err("it has more than one length, or none that is a number"),
+    }
 }
 
 /// The upstream's answer as the client gets it.

@@ -71,11 +71,14 @@ fn content(fields: &Fields<'_>, is_1_1: bool) -> Result<Content, String> {
     }
 }
 
-/// Digits and nothing else, few enough for every reader's integers.
 fn length(value: &[u8]) -> Option<u64> {
+    std::str::from_utf8(value).ok().filter(|_| is_length(value))?.parse().ok()
+}
+
+/// Digits and nothing else, few enough for every reader's integers.
+pub(crate) fn is_length(value: &[u8]) -> bool {
     const MAX_DIGITS: usize = 18;
-    let is_plain = !value.is_empty() && value.len() <= MAX_DIGITS && value.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(value).ok().filter(|_| is_plain)?.parse().ok()
+    !value.is_empty() && value.len() <= MAX_DIGITS && value.iter().all(u8::is_ascii_digit)
 }
 
 struct Fields<'a>(&'a [Header<'a>]);

@@ -37,6 +37,8 @@ pub(crate) enum Service {
     Silent,
     /// A WebSocket handshake for [`WEBSOCKET_KEY`], then each short frame unmasked.
     Websocket,
+    /// These bytes for each HTTP head, be they an answer or not, and the end after them if so told.
+    Scripted(Vec<u8>, bool),
 }
 
 /// A running server, stopped when dropped.
@@ -77,6 +79,16 @@ impl Upstream {
 
     pub(crate) fn websocket() -> Self {
         Self::at(any_port(), Service::Websocket)
+    }
+
+    /// Answers each request with these bytes and waits for the next.
+    pub(crate) fn scripted(answer: impl Into<Vec<u8>>) -> Self {
+        Self::at(any_port(), Service::Scripted(answer.into(), false))
+    }
+
+    /// Answers one request with these bytes and closes.
+    pub(crate) fn scripted_once(answer: impl Into<Vec<u8>>) -> Self {
+        Self::at(any_port(), Service::Scripted(answer.into(), true))
     }
 
     /// A server at a given address: another of loopback's, or the port of another server at a second address.
@@ -202,6 +214,7 @@ fn serve(service: &Service, stream: TcpStream, account: &Account) -> io::Result<
         Service::Echo => echo(&mut stream),
         Service::Silent => io::copy(&mut stream, &mut io::sink()).map(drop),
         Service::Websocket => websocket(&mut stream, &account.heads),
+        Service::Scripted(answer, once) => scripted(&mut stream, answer, *once, &account.heads),
     }
 }
 
@@ -221,6 +234,17 @@ fn echo(stream: &mut Counted<'_>) -> io::Result<()> {
             count => stream.write_all(&buffer[..count])?,
         }
     }
+}
+
+fn scripted(stream: &mut Counted<'_>, answer: &[u8], once: bool, heads: &Seen<String>) -> io::Result<()> {
+    while let Some(head) = read_head(stream)? {
+        heads.push(head);
+        stream.write_all(answer)?;
+        if once {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn websocket(stream: &mut Counted<'_>, heads: &Seen<String>) -> io::Result<()> {
