@@ -2,9 +2,11 @@
 //! not link statically. Every name is asked as it is, absolute; search domains are not applied, since one could
 //! answer for an allowed name.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io::Read as _;
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use hickory_resolver::config::{
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
-use hickory_resolver::proto::rr::{Name as DnsName, Record, RecordType};
+use hickory_resolver::proto::rr::{Name as DnsName, RData, Record, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
 use rustls::pki_types::CertificateDer;
 
@@ -27,6 +29,8 @@ use crate::limits::{DNS_CACHE, DNS_IN_FLIGHT, DNS_NEGATIVE_TTL};
 /// One try of one query; with the two retries it stays below [`Limits::dns`](crate::Limits::dns).
 const TRY: Duration = Duration::from_millis(1_400);
 const RETRIES: usize = 2;
+/// The longest chain of aliases in one answer.
+const MAX_ALIASES: usize = 32;
 /// How much of `/etc/hosts` is read.
 const MAX_HOSTS: u64 = 1024 * 1024;
 
@@ -143,8 +147,8 @@ impl Resolve for Resolver {
             if !listed.is_empty() {
                 return Ok(listed);
             }
-            let lookup = self.dns.lookup_ip(absolute).await.map_err(|error| fault(&error))?;
-            let addresses: Vec<IpAddr> = lookup.iter().collect();
+            let lookup = self.dns.lookup_ip(absolute.as_str()).await.map_err(|error| fault(&error))?;
+            let addresses = addresses_of(&absolute, lookup.as_lookup().answers());
             if addresses.is_empty() { Err(DnsFault::NoAddress) } else { Ok(addresses) }
         })
     }
@@ -159,6 +163,23 @@ impl Resolve for Resolver {
     fn listed_for(&self, address: IpAddr) -> Vec<Name> {
         self.names.iter().filter(|(listed, _)| *listed == address).map(|(_, name)| name.clone()).collect()
     }
+}
+
+/// The addresses of a name and of what it is an alias of. Records of other names in the same answer are nobody's answer;
+/// hickory gives them all.
+fn addresses_of(name: &str, records: &[Record]) -> Vec<IpAddr> {
+    let Ok(name) = DnsName::from_ascii(name) else { return Vec::new() };
+    let aliases: HashMap<&DnsName, &DnsName> = records
+        .iter()
+        .filter_map(|record| match &record.data {
+            RData::CNAME(target) => Some((&record.name, &target.0)),
+            _ => None,
+        })
+        .collect();
+    let owners: Vec<&DnsName> =
+        iter::successors(Some(&name), |owner| aliases.get(owner).copied()).take(1 + MAX_ALIASES).collect();
+    let own = records.iter().filter(|record| owners.contains(&&record.name));
+    own.filter_map(|record| record.data.ip_addr()).collect()
 }
 
 /// What `/etc/hosts` says (hosts(5)), as far as it is text of addresses and names.

@@ -17,6 +17,7 @@ mod answers; // upstreams that lie about where an answer ends (P)
 mod tunnels; // bytes both ways: half-close, server-first, WebSocket, 64 MiB
 mod clients; // curl, Python, Node, git, openssl, nginx as users have them
 mod dns; // upstreams, failures, rebinding, DNS over TLS
+mod liar; // DNS answers that lie (A)
 mod roles; // who is asking: by port and by proxy user
 mod journal; // one record per connection, one answer to why
 mod report; // the discovery report

@@ -319,7 +319,7 @@ fn key(name: &str) -> String {
 
 /// UDP and TCP on the same port, as one resolver address promises. The kernel picks for one of them only, so the
 /// other may be taken.
-fn bind_both() -> (UdpSocket, TcpListener) {
+pub(crate) fn bind_both() -> (UdpSocket, TcpListener) {
     let attempt = |_| {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
         let udp = UdpSocket::bind(tcp.local_addr().ok()?).ok()?;

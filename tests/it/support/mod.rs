@@ -9,6 +9,7 @@
 //! - [`client`]: what an app does, as raw bytes: CONNECT, SOCKS, TLS
 //! - [`hello`]: ClientHellos built by hand
 //! - [`dns`]: the resolver that egret asks
+//! - [`liar`]: a resolver that answers in bytes of the test's own
 //! - [`upstream`]: the servers that egret dials
 //! - [`programs`]: curl, nginx and other real programs
 //! - [`rules`]: policies for names on loopback
@@ -23,6 +24,7 @@ pub(crate) mod egret;
 pub(crate) mod hello;
 pub(crate) mod http1;
 pub(crate) mod journal;
+pub(crate) mod liar;
 pub(crate) mod listener;
 pub(crate) mod outside;
 pub(crate) mod payload;
