@@ -84,15 +84,17 @@ fn router(admin: Admin) -> Router {
 }
 
 async fn local_only(request: Request, next: Next) -> Response {
-    if request.headers().contains_key(header::ORIGIN) || !names_no_site(request.headers()) {
+    let is_for_a_proxy = request.uri().authority().is_some();
+    if is_for_a_proxy || request.headers().contains_key(header::ORIGIN) || !names_no_site(request.headers()) {
         return (StatusCode::FORBIDDEN, "egret: the admin port answers to an address or localhost only\n").into_response();
     }
     next.run(request).await
 }
 
 fn names_no_site(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).and_then(|host| Target::parse_or(host, 80).ok());
-    host.is_some_and(|target| match target.host {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next().filter(|_| hosts.next().is_none()).and_then(|host| host.to_str().ok());
+    host.and_then(|host| Target::parse_or(host, 80).ok()).is_some_and(|target| match target.host {
         Host::Address(_) => true,
         Host::Name(name) => name.as_str() == "localhost",
     })

@@ -44,6 +44,9 @@ pub(crate) enum Verdict {
     Deny,
 }
 
+/// The longest host of a journal in octets: a name whose every octet is escaped.
+const MAX_HOST: usize = 1024;
+
 /// One host and port.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub(crate) struct Destination {
@@ -143,8 +146,9 @@ impl Destination {
         self.denied += u64::from(sighting.verdict == Verdict::Deny);
         self.would_deny += u64::from(sighting.verdict == Verdict::WouldDeny);
         self.failures += u64::from(sighting.failed);
-        self.bytes_up += sighting.bytes_up;
-        self.bytes_down += sighting.bytes_down;
+        // A journal may say anything.
+        self.bytes_up = self.bytes_up.saturating_add(sighting.bytes_up);
+        self.bytes_down = self.bytes_down.saturating_add(sighting.bytes_down);
         if sighting.time < self.first_seen {
             self.first_seen = sighting.time;
         } else if sighting.time > self.last_seen {
@@ -164,6 +168,13 @@ impl Destination {
         let unverified = (self.unverified && !self.failed && !all_denied).then_some("unverified");
         verdict.into_iter().chain(failed).chain(unverified).collect()
     }
+}
+
+/// Whether this can stand in a row of a report: whoever may write into a journal must not write further rows, columns, or
+/// formulas of a spreadsheet. Hosts and names as egret writes them pass.
+fn is_one_word(host: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:*\\-".contains(&byte);
+    !host.is_empty() && host.len() <= MAX_HOST && !host.starts_with('-') && host.bytes().all(is_plain)
 }
 
 impl Sighting {
@@ -241,7 +252,7 @@ impl Sighting {
 
     /// From a line of a journal. Anything that is no sighting gives `None`.
     pub(crate) fn of_event(event: &serde_json::Value) -> Option<Self> {
-        let text = |key: &str| event.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
+        let text = |key: &str| event.get(key).and_then(serde_json::Value::as_str).map(shown);
         let number = |key: &str| event.get(key).and_then(serde_json::Value::as_u64).unwrap_or(0);
         let kind = event.get("event")?.as_str()?;
         let via = text("via");
@@ -258,7 +269,7 @@ impl Sighting {
             return None;
         }
         let verdict: Verdict = serde_json::from_value(event.get("decision")?.clone()).ok()?;
-        let host = text(if kind == "name" { "name" } else { "host" })?;
+        let host = text(if kind == "name" { "name" } else { "host" }).filter(|host| is_one_word(host))?;
         let verified = kind == "request" || text("sni").as_deref() == Some(host.as_str());
         Some(Self {
             port: if kind == "name" { DNS } else { u16::try_from(number("port")).ok()? },
@@ -276,6 +287,14 @@ impl Sighting {
             host,
         })
     }
+}
+
+/// Text of a journal as a report may print it. Whoever can write into the journal chooses it; what would steer a terminal,
+/// or end a line for some reader, is escaped.
+fn shown(text: &str) -> String {
+    let plain = |c: char| c == '"' || c == '\'' || c == '\\' || c.escape_debug().len() == 1;
+    let escaped = |c: char| if plain(c) { c.to_string() } else { c.escape_debug().to_string() };
+    text.chars().map(escaped).collect()
 }
 
 fn verdict(decision: Decision) -> Verdict {

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_one_line_and_no_event_to_its_end() {
+    fn o54_a_line_that_is_too_long_is_one_line_and_no_event_to_its_end() {
         assert_eq!(of(&[b'x'; 200_000]).1.skipped_lines, 1);
         let event = b"{\"v\":1,\"event\":\"connection\"}\n";
         let smuggled = [&vec![b' '; MAX_LINE as usize][..], event, event].concat();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_events_beyond_counting_are_no_panic() {
+    fn o55_lost_events_beyond_counting_are_no_panic() {
         let gap = format!("{{\"v\":1,\"event\":\"gap\",\"lost\":{}}}\n", u64::MAX);
         assert_eq!(of(gap.repeat(2).as_bytes()).1.lost_events, u64::MAX);
     }

@@ -116,8 +116,8 @@ impl Row {
         let verdict = serde_json::json!(d.verdict).as_str().unwrap_or_default().to_owned();
         let [connections, denied, would_deny] = [d.connections, d.denied, d.would_deny].map(|n| n.to_string());
         let [failures, up, down] = [d.failures, d.bytes_up, d.bytes_down].map(|n| n.to_string());
-        let (reason, rule) = (d.reason.unwrap_or_default(), d.rule.unwrap_or_default());
-        let (known_by, classes) = (joined(&d.known_by), joined(&d.classes));
+        let (reason, rule) = (as_text(d.reason.unwrap_or_default()), as_text(d.rule.unwrap_or_default()));
+        let (known_by, classes) = (joined(&d.known_by), as_text(joined(&d.classes)));
         let (port, marks) = (d.port.to_string(), self.marks.join(" "));
         [
             d.host,
@@ -135,8 +135,8 @@ impl Row {
             failures,
             up,
             down,
-            d.first_seen,
-            d.last_seen,
+            as_text(d.first_seen),
+            as_text(d.last_seen),
         ]
     }
 
@@ -158,6 +158,11 @@ impl Row {
             why,
         ]
     }
+}
+
+/// Text of a journal that no spreadsheet takes for a formula.
+fn as_text(cell: String) -> String {
+    if cell.starts_with(['=', '+', '-', '@']) { format!("'{cell}") } else { cell }
 }
 
 fn joined(set: &std::collections::BTreeSet<String>) -> String {

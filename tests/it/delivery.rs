@@ -195,7 +195,7 @@ fn packed(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_packed_policy_that_is_none_is_named_and_never_in_force() {
+fn c51_a_packed_policy_that_is_none_is_named_and_never_in_force() {
     let whole = packed(b"version: 1\n");
     let half = &whole[..whole.len() / 8 * 4];
     let cases = [
@@ -235,7 +235,7 @@ fn a_list_of_names_is_a_policy() {
 }
 
 #[test]
-fn a_list_of_names_holds_names_and_nothing_else() {
+fn c50_a_list_of_names_holds_names_and_nothing_else() {
     for names in ["https://a.test/", "a.test:0", "*.com", "*", "a.test\", mode: audit #", "{to: a.test}", "$set", "a.test;b.test"]
     {
         let output = egret_program().env("EGRET_ALLOW", names).arg("check").run();

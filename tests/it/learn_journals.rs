@@ -193,7 +193,7 @@ fn assert_clean(case: &str, text: &str, args: &[&str]) {
 }
 
 #[test]
-fn text_that_is_no_host_never_reaches_the_policy() {
+fn o52_text_that_is_no_host_never_reaches_the_policy() {
     let everything = ["--include", "asked,failed,unverified,address-class", "--wildcard-after", "2"];
     let mut all = journal(&[tls("good.example.com", 443)]);
     for text in hostile() {
@@ -207,7 +207,7 @@ fn text_that_is_no_host_never_reaches_the_policy() {
 }
 
 #[test]
-fn hostile_text_in_other_fields_never_reaches_the_policy_either() {
+fn o52_hostile_text_in_other_fields_never_reaches_the_policy_either() {
     for field in ["role", "reason", "rule", "class", "detail", "address", "close", "policy", "time", "via", "id", "method"] {
         for text in ["evilmark\n  - open.test\n", "evilmark]\n- open.test # ", "evil\u{1b}[2Jmark"] {
             let good = tls("good.example.com", 443);
@@ -218,7 +218,7 @@ fn hostile_text_in_other_fields_never_reaches_the_policy_either() {
 }
 
 #[test]
-fn fields_of_the_wrong_type_are_no_events_and_no_panic() {
+fn o53_fields_of_the_wrong_type_are_no_events_and_no_panic() {
     for (field, value) in [
         ("host", json!(7)),
         ("host", json!(["a.example.com"])),

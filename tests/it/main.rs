@@ -7,6 +7,7 @@
 mod support;
 
 mod names; // what a host name may look like (H)
+mod lookalikes; // names that look like others, and protocols that look like others (H, T, S)
 mod addresses; // which answers may be dialled, and that refused names are never asked for (A)
 mod hello; // TLS and its server name (T)
 mod socks; // SOCKS4, 4a and 5 (S)
@@ -45,6 +46,7 @@ mod files_run; // the file watch of a running egret
 mod files_guard; // what somebody inside, or a mistake, would do to it
 mod files_trust; // the same against a manifest, signatures, approvals, and with a command
 mod lifecycle; // start, drain, stop, small machines
+mod hostile; // journals, variables, signals and clients that mean harm (L, O, C, R)
 mod launch; // `run -- CMD`: the app as egret's child
 mod confined; // `run -- CMD`: every connection and every name of the app is held to the policy
 mod tidy; // promises about the source itself

@@ -170,7 +170,7 @@ fn names_of_the_hosts_file_are_names_too() {
 
 /// Whatever is sent to the nameserver, nothing of it leaves, and the next query is answered.
 #[test]
-fn what_is_no_query_asks_nobody() {
+fn a65_what_is_no_query_asks_nobody() {
     let script = r#"
 def sent(message):
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("44.0.0.53", 53)); s.send(message); return s
@@ -213,7 +213,7 @@ else: sys.exit("never again")
 
 /// A tunnel by names costs lines only up to a number, is counted in full, and reaches nobody.
 #[test]
-fn a_flood_of_names_is_counted_and_not_told_in_full() {
+fn a66_a_flood_of_names_is_counted_and_not_told_in_full() {
     let script = r#"
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("44.0.0.53", 53))
 for number in range(2000):

@@ -80,7 +80,7 @@ print("other", outcome(connected, "127.0.0.2", 1))
 
 /// The door knows whom to expect from the supervisor alone. What a connection says, it does not believe.
 #[test]
-fn test_32_the_door_is_shut() {
+fn l50_the_door_is_shut() {
     let script = r#"
 egrets = listening() - KNOWN
 print("doors", sorted(egrets)); print("door", [outcome(connected, "127.0.0.1", port) for port in egrets])
