@@ -53,6 +53,14 @@ impl Site {
         heads.remove(0)
     }
 
+    /// The only connection so far was refused for this reason: nobody was asked or reached, and it was told and counted once.
+    fn refused(&self, reason: &str) {
+        self.untouched();
+        let record = self.egret.only_record();
+        assert_eq!((&record["decision"], &record["reason"]), (&"deny".into(), &reason.into()), "{record:#}");
+        self.egret.metric_becomes("egret_egress_decisions_total", &[("decision", "deny"), ("reason", reason)], 1.0);
+    }
+
     fn untouched(&self) {
         assert_eq!(self.upstream.connections(), 0, "the upstream was reached: {:#?}", self.upstream.heads());
         assert_eq!(self.dns.total(), 0, "a refused request was asked for: {:#?}", self.dns.queries());
@@ -127,8 +135,7 @@ fn p02_more_hosts_than_one_are_refused() {
         let site = Site::new();
         let answer = raw(site.egret.proxy(), site.request("GET", "/", field).as_bytes());
         assert!(answer.starts_with(b"HTTP/1.1 400 "), "{field}: {}", String::from_utf8_lossy(&answer));
-        site.untouched();
-        assert_eq!(site.egret.only_record()["reason"], "malformed", "{field}");
+        site.refused("malformed");
     }
 }
 
@@ -205,8 +212,7 @@ fn p17_requests_for_egret_itself_are_malformed() {
         let site = Site::new();
         let response = ask(&mut site.client(), request);
         assert_eq!((response.status, response.header("x-egret-reason")), (400, Some("malformed")), "{request}");
-        site.untouched();
-        assert_eq!(site.egret.only_record()["reason"], "malformed", "{request}");
+        site.refused("malformed");
     }
 }
 
@@ -218,7 +224,7 @@ fn p18_other_schemes_are_refused_with_a_hint() {
         let response = ask(&mut site.client(), &request);
         assert_eq!(response.status, 400, "{scheme}");
         assert!(response.text().contains(hint), "{scheme}: {}", response.text());
-        site.untouched();
+        site.refused("unsupported");
     }
 }
 
@@ -238,7 +244,7 @@ fn p23_trace_is_refused() {
     assert!((400..500).contains(&response.status), "{}", response.head);
     assert_eq!(response.header("x-egret-reason"), Some("unsupported"));
     assert!(!response.text().contains("secret"), "{}", response.text());
-    site.untouched();
+    site.refused("unsupported");
 }
 
 #[test]
@@ -255,7 +261,7 @@ fn p24_http_0_9_does_not() {
     let site = Site::new();
     let answer = raw(site.egret.proxy(), format!("GET http://{}/\r\n\r\n", site.authority()).as_bytes());
     assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
-    site.untouched();
+    site.refused("malformed");
 }
 
 #[test]

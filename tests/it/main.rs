@@ -11,6 +11,7 @@ mod lookalikes; // names that look like others, and protocols that look like oth
 mod addresses; // which answers may be dialled, and that refused names are never asked for (A)
 mod hello; // TLS and its server name (T)
 mod socks; // SOCKS4, 4a and 5 (S)
+mod segments; // no verdict depends on how bytes are cut
 mod own; // egret never reaches itself, and its admin port is read-only (L)
 mod forward; // HTTP in the clear, request by request (P)
 mod framing; // where a cleartext request ends: one reading, or none (P)
@@ -49,4 +50,5 @@ mod lifecycle; // start, drain, stop, small machines
 mod hostile; // journals, variables, signals and clients that mean harm (L, O, C, R)
 mod launch; // `run -- CMD`: the app as egret's child
 mod confined; // `run -- CMD`: every connection and every name of the app is held to the policy
+mod abuse_table; // docs/abuse.md and the tests agree
 mod tidy; // promises about the source itself

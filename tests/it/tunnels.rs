@@ -19,7 +19,7 @@ const LARGE: usize = 64 * 1024 * 1024;
 struct Way {
     egret: Egret,
     target: String,
-    _dns: DnsServer,
+    dns: DnsServer,
 }
 
 impl Way {
@@ -27,7 +27,7 @@ impl Way {
         let dns = DnsServer::new();
         dns.answers("allowed.test", &LOCALHOST);
         let egret = Egret::with_policy(&policy(&dns, &[local("allowed.test", port, rule)])).start();
-        Self { egret, target: format!("allowed.test:{port}"), _dns: dns }
+        Self { egret, target: format!("allowed.test:{port}"), dns }
     }
 
     fn tunnel(&self) -> TcpStream {
@@ -184,7 +184,8 @@ fn p14_a_connect_has_no_content() {
         assert!(answer.starts_with("HTTP/1.1 400 "), "{content:?}: {answer}");
     }
     assert!(way.egret.wait_records(2).iter().all(|record| record["reason"] == "malformed"));
-    assert_eq!(echo.connections(), 0);
+    way.egret.metric_becomes("egret_egress_decisions_total", &[("decision", "deny"), ("reason", "malformed")], 2.0);
+    assert_eq!((echo.connections(), way.dns.total()), (0, 0));
 }
 
 #[test]
