@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::support::client::{connect, raw, read_exactly, read_to_close};
+use crate::support::hello::split_records;
 use crate::support::http1::Response;
 use crate::support::world::{NAMES, assert_echo};
 use crate::support::{Hello, Host, Upstream, World, socks5};
@@ -143,7 +144,7 @@ fn h56_the_target_of_a_connect_is_in_its_first_line_only() {
 }
 
 #[test]
-fn h57_a_url_that_two_readers_read_differently_goes_where_no_reader_wants_harm() {
+fn h57_a_url_that_two_readers_split_differently_goes_nowhere() {
     let world = web();
     let port = world.upstream.port();
     let evil = [
@@ -273,6 +274,32 @@ fn t53_an_introduction_of_a_load_balancer_introduces_nobody() {
     let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\0\0\x01\x0a\0\0\x02\0\x01\0\x02";
     assert_eq!(raw(world.proxy, &[&v2[..], &connect_to(world.at("allowed.test"))].concat()), b"");
     world.denied("version 2", "sniff", "unknown_protocol");
+}
+
+#[test]
+fn t56_the_first_hello_decides_whatever_follows_it() {
+    let world = World::echo(NAMES);
+    let target = world.at("allowed.test");
+    let (good, evil) = (hello("allowed.test"), hello("evil.test"));
+    let in_one_record = |first: &str, second: &str| {
+        let messages = [Hello::new().sni(first).handshake(), Hello::new().sni(second).handshake()].concat();
+        [&[0x16, 3, 1][..], &u16::try_from(messages.len()).expect("short").to_be_bytes(), &messages].concat()
+    };
+    let halves = split_records(&good, &[20]);
+    let (first, second) = halves.split_at(5 + 20);
+    let refused = [
+        ("another hello behind", [&evil[..], &good].concat(), "sni_mismatch"),
+        ("another hello in its record", in_one_record("evil.test", "allowed.test"), "sni_mismatch"),
+        ("a change of cipher inside", [first, &[0x14, 3, 3, 0, 1, 1], second].concat(), "hello_malformed"),
+        ("another hello inside", [first, &evil].concat(), "hello_malformed"),
+    ];
+    for (case, flight, reason) in refused {
+        world.flight_denied(case, &target, &flight, "confirm", reason);
+    }
+    // A server that took the second one would break TLS; what it gets is what the client sent.
+    for flight in [[&good[..], &evil].concat(), in_one_record("allowed.test", "evil.test")] {
+        assert_eq!(world.flight_allowed("the right one first", &target, &flight)["sni"], "allowed.test");
+    }
 }
 
 #[test]
