@@ -120,12 +120,18 @@ pub(crate) fn is_request(said: &[u8]) -> Option<bool> {
         None if said.len() > MAX_REQUEST_LINE => Some(true),
         None => None,
         Some(after) if method == 0 || !is_blank(*after) => Some(false),
+        Some(_) if is_counted_syslog(line, method) => Some(false),
         Some(_) => match line.iter().position(|byte| *byte == b'\n') {
             Some(end) => Some(has_version(&line[method..end])),
             None if said.len() > MAX_REQUEST_LINE => Some(true),
             None => None,
         },
     }
+}
+
+/// Syslog over TCP may tell the length of each message before it and end none with a line (RFC 6587 section 3.4.1).
+fn is_counted_syslog(line: &[u8], digits: usize) -> bool {
+    line[..digits].iter().all(u8::is_ascii_digit) && line.get(digits + 1) == Some(&b'<')
 }
 
 /// What Python's `str.split` takes for white space in Latin-1, and servers written with it for the end of a word.

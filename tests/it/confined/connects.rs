@@ -11,7 +11,7 @@ fn what_is_allowed_by_name_works_and_is_recorded() {
 print("pid", os.getpid())
 print(get("http://good.test/"))
 print(get("https://good.test/"))
-s = connected("db.test", 5432); s.sendall(b"x" * 1000); print("echo", len(s.recv(1000, socket.MSG_WAITALL))); s.close()
+s = connected("db.test", 5432); s.sendall(b"\0" * 1000); print("echo", len(s.recv(1000, socket.MSG_WAITALL))); s.close()
 "#;
     let Some(scene) = run(POLICY, script) else { return };
     scene.said("hello from 44.0.0.7:80 as good.test").said("hello from 44.0.0.7:443 as good.test").said("echo 1000");

@@ -111,6 +111,9 @@ fn p25_requests_inside_tunnels_are_told_from_other_protocols() {
         b"{\"jsonrpc\":",
         b"HTTP/1.1 200 OK\r\n",
         b"HTTP/1.1\r\n",
+        b"83 <34>1 2003-10-11T22:14:15.003Z host app - - - text",
+        b"\x0bMSH|^~\\&|",
+        b"--splunk-cooked-mode-v3--\0",
     ] {
         assert_eq!(is_request(other), Some(false), "{}", other.escape_ascii());
     }
