@@ -1,11 +1,12 @@
-//! Sockets as the kernel lists them, and who owns them. So far one question is answered, [`owner`]: which executable holds
-//! the socket at the other end of an accepted connection?
+//! Sockets as the kernel lists them, and who owns them. Two questions are answered: [`Watch`], which flows are there in this
+//! network namespace, from their beginning to their end? And [`owner`], which executable holds the socket at the other end of
+//! an accepted connection?
 //!
-//! The kernel lists the TCP sockets of this network namespace with their inodes in `/proc/net/tcp` and `/proc/net/tcp6`
-//! (proc(5); kernel, Documentation/networking/proc_net_tcp.rst); `/proc/PID/fd` names the inodes that a process holds, and
-//! `/proc/PID/exe` what it runs. Nothing else is read, and nothing is kept between two questions.
+//! The kernel lists the sockets of this network namespace to anybody who asks `sock_diag` (sock_diag(7)), whosever they are;
+//! `/proc/net/tcp` and `/proc/net/tcp6` have some of it where netlink is refused. `/proc/PID/fd` names the inodes that a process
+//! holds, and `/proc/PID/exe` what it runs. Nothing is decided here, and nothing can be: these are eyes.
 //!
-//! # What the answer cannot tell
+//! # What the answer of [`owner`] cannot tell
 //!
 //! It tells apart programs that mean well. It is no wall between processes of one user:
 //!
@@ -23,8 +24,18 @@
 
 #![forbid(unsafe_code)]
 
-mod table;
+pub mod diag;
+pub mod known;
+pub mod netlink;
+pub mod traffic;
+pub mod watch;
+mod holders;
 mod processes;
+mod table;
+
+pub use holders::{Process, Unseen};
+pub use known::{End, Flow, Known, Octets, Totals};
+pub use watch::{Event, Options, Watch};
 
 use std::error::Error;
 use std::fmt;
@@ -129,8 +140,18 @@ fn owner_in(proc: &Path, client: SocketAddr, server: SocketAddr) -> Result<Owner
 }
 
 fn look(proc: &Path, client: SocketAddr, server: SocketAddr) -> Result<Owner, Unknown> {
-    let inodes = table::sockets_in(proc, client, server)?;
+    let inodes = match socket_of(client, server) {
+        Some(inode) => vec![inode],
+        None => table::sockets_in(proc, client, server)?,
+    };
     if inodes.is_empty() { Err(Unknown::NoSocket) } else { processes::holder_in(proc, &inodes) }
+}
+
+/// The inode of the one socket, by a question for just that. Where the kernel does not answer, or has no answer, its tables
+/// are read: it says "no such entry" also where it has no such service.
+fn socket_of(own: SocketAddr, peer: SocketAddr) -> Option<u64> {
+    let found = netlink::Netlink::open().and_then(|mut netlink| netlink.find(own, peer)).ok()??;
+    Some(u64::from(found.inode)).filter(|inode| *inode != 0)
 }
 
 #[cfg(test)]

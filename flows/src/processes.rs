@@ -42,7 +42,7 @@ pub(crate) fn others_visible_in(proc: &Path) -> bool {
 }
 
 /// Every process, in order.
-fn pids(proc: &Path) -> Result<Vec<u32>, Unknown> {
+pub(crate) fn pids(proc: &Path) -> Result<Vec<u32>, Unknown> {
     let names =
         fs::read_dir(proc).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>());
     let names = names.map_err(|e| Unknown::procfs(proc, &e))?;

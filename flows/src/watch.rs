@@ -1,0 +1,387 @@
+//! The watch: a thread for each protocol does nothing but empty the kernel's queue of ends into ours; another lists sockets on
+//! schedule, folds both into the table, and tells what that means. Nobody who is watched waits for any of them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::diag::{Family, Protocol, Socket, Which};
+use crate::holders::{Holders, Unseen};
+use crate::known::{End, Flow, Known, Totals};
+use crate::netlink::{Ends, Heard, Netlink, Refused};
+
+const KINDS: [(Family, Protocol); 4] =
+    [(Family::V4, Protocol::Tcp), (Family::V6, Protocol::Tcp), (Family::V4, Protocol::Udp), (Family::V6, Protocol::Udp)];
+
+/// Flows that are told before others may look at the table.
+const AT_ONCE: usize = 256;
+
+/// Sockets whose holders are looked for at once.
+const LOOKED_FOR: usize = 4_096;
+
+/// How a watch watches.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How often sockets are listed.
+    pub every: Duration,
+    /// How often a flow is told again while it lives.
+    pub again: Duration,
+    /// Ends that wait to be folded in at most.
+    pub queue: usize,
+    /// Sockets that are known at most. One takes less than 300 octets.
+    pub sockets: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(1), again: Duration::from_secs(60), queue: 65_536, sockets: 65_536 }
+    }
+}
+
+/// What the watch tells.
+#[derive(Debug)]
+pub enum Event {
+    /// A flow began, and who holds it was looked for.
+    Began(Flow),
+    /// A flow goes on.
+    Goes(Flow),
+    /// A flow ended.
+    Ended(Flow, End),
+    /// Ends were lost: by the kernel's queue or ours. All is listed anew, and what is gone has ended.
+    Lost(Lost),
+    /// Everything was listed: the local ports that listen, and whether the listing is whole.
+    Listed(Listed),
+    /// Something can't be done any more, or never could.
+    Refused(Part, String),
+}
+
+/// Where ends were lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// They came faster than they were read.
+    Kernel,
+    /// They were read faster than they were folded in.
+    Queue,
+}
+
+/// What a watch is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Without it nothing is known.
+    Listings,
+    /// Without it, flows that end between two listings are not seen, and last counts are those of the last listing.
+    Ends,
+}
+
+/// One listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Sockets that are known.
+    pub sockets: usize,
+    /// Sockets beyond the table.
+    pub beyond: usize,
+    /// How long it took.
+    pub took: Duration,
+    /// Everything that was ever counted.
+    pub totals: Totals,
+    /// Local ports that listen for TCP.
+    pub listening: Vec<u16>,
+}
+
+/// A watch that runs.
+pub struct Watch {
+    shared: Arc<Shared>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    known: Mutex<Known>,
+    listening: Mutex<Vec<u16>>,
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    ends: AtomicBool,
+}
+
+/// What was heard and not folded in yet.
+#[derive(Default)]
+struct Queue {
+    heard: VecDeque<(Protocol, Socket)>,
+    lost: Vec<Lost>,
+    deaf: Vec<String>,
+    stopped: bool,
+}
+
+impl Watch {
+    /// Starts to watch this thread's network namespace.
+    ///
+    /// # Errors
+    /// The kernel lists nothing here, or there are no threads. Without ends it watches all the same, and says so.
+    pub fn start(options: Options, tell: impl FnMut(Event) + Send + 'static) -> Result<Self, Refused> {
+        let mut netlink = Netlink::open()?;
+        netlink.list(Family::V4, Protocol::Tcp, Which::Listeners, |_| {})?;
+        // Before the first listing, so that nothing is missed between.
+        let ends = [Protocol::Tcp, Protocol::Udp].map(|protocol| (protocol, Ends::of(protocol)));
+        let hears = ends.iter().all(|(_, ends)| ends.is_ok());
+        let shared = Arc::new(Shared {
+            known: Mutex::new(Known::new(options.sockets, hears)),
+            listening: Mutex::default(),
+            queue: Mutex::default(),
+            filled: Condvar::new(),
+            ends: AtomicBool::new(hears),
+        });
+        for (protocol, ends) in ends {
+            match ends {
+                Ok(ends) => {
+                    let (shared, most) = (Arc::clone(&shared), options.queue);
+                    spawn("flow-ends", move || shared.listen(protocol, ends, most))?;
+                }
+                Err(refused) => lock(&shared.queue).deaf.push(refused.to_string()),
+            }
+        }
+        let kept = Arc::clone(&shared);
+        let began = Instant::now();
+        let mut keeper = Keeper { shared: kept, options, netlink, holders: Holders::new(Path::new("/proc")), began, tell };
+        let keeper = spawn("flows", move || keeper.keep())?;
+        Ok(Self { shared, keeper: Some(keeper) })
+    }
+
+    /// Every flow that lives.
+    #[must_use]
+    pub fn flows(&self) -> Vec<Flow> {
+        lock(&self.shared.known).flows()
+    }
+
+    /// Everything that was ever counted.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        lock(&self.shared.known).totals()
+    }
+
+    /// Local ports that listen for TCP.
+    #[must_use]
+    pub fn listening(&self) -> Vec<u16> {
+        lock(&self.shared.listening).clone()
+    }
+
+    /// Whether ends are heard.
+    #[must_use]
+    pub fn hears_ends(&self) -> bool {
+        self.shared.ends.load(Ordering::Relaxed)
+    }
+
+    /// Lists once more, folds in what was heard, and ends.
+    pub fn stop(mut self) {
+        self.end();
+        if let Some(keeper) = self.keeper.take() {
+            // It fails if the teller panicked, which was said.
+            drop(keeper.join());
+        }
+    }
+
+    /// The same, and gives every flow that lived to the end of the watch.
+    #[must_use]
+    pub fn rest(mut self) -> Vec<Flow> {
+        self.end();
+        if let Some(keeper) = self.keeper.take() {
+            drop(keeper.join());
+        }
+        self.flows()
+    }
+
+    fn end(&self) {
+        lock(&self.shared.queue).stopped = true;
+        self.shared.filled.notify_all();
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    /// Empties the kernel's queue into ours, to the end of the watch.
+    fn listen(&self, protocol: Protocol, mut ends: Ends, most: usize) {
+        loop {
+            let mut batch = Vec::new();
+            let heard = ends.hear(|socket| batch.push((protocol, socket)));
+            let mut queue = lock(&self.queue);
+            if queue.stopped {
+                return;
+            }
+            let room = most.saturating_sub(queue.heard.len());
+            if batch.len() > room {
+                queue.lost(Lost::Queue);
+                batch.truncate(room);
+            }
+            queue.heard.extend(batch);
+            match heard {
+                Heard::Lost => queue.lost(Lost::Kernel),
+                Heard::Failed(error) => {
+                    queue.deaf.push(error.to_string());
+                    self.filled.notify_all();
+                    return;
+                }
+                Heard::Octets(_) | Heard::Nothing => {}
+            }
+            if !queue.heard.is_empty() || !queue.lost.is_empty() {
+                self.filled.notify_all();
+            }
+        }
+    }
+
+    /// What was heard until it is time to list.
+    fn heard(&self, until: Instant) -> Queue {
+        let mut queue = lock(&self.queue);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let is_empty = queue.heard.is_empty() && queue.lost.is_empty() && queue.deaf.is_empty();
+            if !is_empty || queue.stopped || left.is_zero() {
+                let stopped = queue.stopped;
+                return Queue { stopped, ..std::mem::replace(&mut *queue, Queue { stopped, ..Queue::default() }) };
+            }
+            queue = self.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Queue {
+    /// Once for each time that it is looked at.
+    fn lost(&mut self, lost: Lost) {
+        if !self.lost.contains(&lost) {
+            self.lost.push(lost);
+        }
+    }
+}
+
+/// The thread that knows.
+struct Keeper<F> {
+    shared: Arc<Shared>,
+    options: Options,
+    netlink: Netlink,
+    holders: Holders,
+    began: Instant,
+    tell: F,
+}
+
+impl<F: FnMut(Event)> Keeper<F> {
+    fn keep(&mut self) {
+        let mut due = Instant::now();
+        loop {
+            let queue = self.shared.heard(due);
+            let is_over = queue.stopped;
+            let lost = !queue.lost.is_empty();
+            self.fold(queue);
+            if lost {
+                // Sooner, and yet not at the beat of whoever floods.
+                due = due.min(Instant::now() + self.options.every / 4);
+            }
+            if is_over || Instant::now() >= due {
+                self.list();
+                // Not at a fixed beat: a clock that stood still is no reason to hurry.
+                due = Instant::now() + self.options.every;
+            }
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    fn fold(&mut self, queue: Queue) {
+        let now = self.began.elapsed();
+        let mut changes = Vec::new();
+        {
+            let mut known = lock(&self.shared.known);
+            for (protocol, socket) in &queue.heard {
+                changes.extend(known.destroyed(*protocol, socket, now));
+            }
+            if !queue.lost.is_empty() {
+                known.lost();
+            }
+            if !queue.deaf.is_empty() {
+                known.deaf();
+                self.shared.ends.store(false, Ordering::Relaxed);
+            }
+        }
+        self.tell_ended(changes);
+        queue.lost.into_iter().for_each(|lost| (self.tell)(Event::Lost(lost)));
+        queue.deaf.into_iter().for_each(|why| (self.tell)(Event::Refused(Part::Ends, why)));
+    }
+
+    fn list(&mut self) {
+        let (began, now) = (Instant::now(), self.began.elapsed());
+        let (mut changes, whole) = self.fold_in(now);
+        let (wanted, (sockets, beyond), totals) = {
+            let mut known = lock(&self.shared.known);
+            changes.extend(known.finish(whole.is_ok()));
+            (known.unattributed(LOOKED_FOR), known.size(), known.totals())
+        };
+        let (took, listening) = (began.elapsed(), lock(&self.shared.listening).clone());
+        self.attribute(wanted);
+        self.tell_in_turns(|known| known.fresh(AT_ONCE), Event::Began);
+        self.tell_ended(changes);
+        let again = self.options.again;
+        self.tell_in_turns(|known| known.goes(again, now, AT_ONCE), Event::Goes);
+        match whole {
+            Ok(()) => (self.tell)(Event::Listed(Listed { sockets, beyond, took, totals, listening })),
+            Err(why) => (self.tell)(Event::Refused(Part::Listings, why.to_string())),
+        }
+    }
+
+    /// Folds in everything that the kernel lists, as it comes: who asks for the table meanwhile waits, and nobody else.
+    fn fold_in(&mut self, now: Duration) -> (Vec<(Flow, End)>, Result<(), Refused>) {
+        let (mut changes, mut listening, mut whole) = (Vec::new(), Vec::new(), Ok(()));
+        let mut known = lock(&self.shared.known);
+        known.begin();
+        for (family, protocol) in KINDS {
+            let flow = |socket: Socket| changes.extend(known.listed(protocol, &socket, now));
+            whole = whole.and(self.netlink.list(family, protocol, Which::Flows, flow));
+            if protocol == Protocol::Tcp {
+                let listener = |socket: Socket| listening.push(socket.local.port());
+                whole = whole.and(self.netlink.list(family, protocol, Which::Listeners, listener));
+            }
+        }
+        drop(known);
+        listening.sort_unstable();
+        listening.dedup();
+        *lock(&self.shared.listening) = listening;
+        (changes, whole)
+    }
+
+    fn attribute(&mut self, mut inodes: Vec<u32>) {
+        if inodes.is_empty() || !self.holders.may_look(Instant::now()) {
+            return;
+        }
+        inodes.sort_unstable();
+        let found = self.holders.look(inodes.iter().copied());
+        lock(&self.shared.known).attribute(&inodes, &found, Unseen::NotVisible);
+    }
+
+    fn tell_ended(&mut self, ended: Vec<(Flow, End)>) {
+        ended.into_iter().for_each(|(flow, end)| (self.tell)(Event::Ended(flow, end)));
+    }
+
+    /// A few at a time, so that the table is free between, and no copy of all of it is made.
+    fn tell_in_turns(&mut self, take: impl Fn(&mut Known) -> Vec<Flow>, event: fn(Flow) -> Event) {
+        loop {
+            let flows = take(&mut lock(&self.shared.known));
+            if flows.is_empty() {
+                return;
+            }
+            flows.into_iter().for_each(|flow| (self.tell)(event(flow)));
+        }
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Refused> {
+    std::thread::Builder::new().name(name.into()).spawn(run).map_err(|error| Refused::Socket(io::Error::other(error)))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
