@@ -120,7 +120,7 @@ impl Call {
         };
         let started = Instant::now();
         case.record.reached(Stage::Connect);
-        let outcome = match connect::begin(&addresses, &case.gateway.limits) {
+        let outcome = match connect::begin(&addresses, &case.gateway.limits, &*case.gateway.observer) {
             Ok(Begun::Connecting(connecting)) => {
                 return Dialled::Later(Box::new(Guest { case, way: Way::Dialling(permit, connecting, started) }));
             }
@@ -341,6 +341,14 @@ impl Gateway {
     fn names_of(&self, address: IpAddr) -> Vec<Name> {
         let mut names = self.known.names_of(address);
         names.extend(self.resolver().listed_for(address));
+        names
+    }
+
+    /// The names that anybody resolved to this address through here, the latest first. They prove nothing of a connection.
+    #[must_use]
+    pub fn resolved_names(&self, address: IpAddr) -> Vec<Name> {
+        let mut names = self.known.names_of(address);
+        names.extend(self.resolved.names_of(address).into_iter().filter(|name| !self.known.has(name, address)));
         names
     }
 }

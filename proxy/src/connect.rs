@@ -2,16 +2,19 @@
 //! take turns, and a slow address does not hold up the next (RFC 8305).
 
 use std::io;
+use std::os::fd::AsFd;
 
 use egret_policy::VettedAddr;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use rustix::io::Errno;
+use rustix::net::sockopt::socket_cookie;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::fault::ConnectFault;
 use crate::limits::Limits;
+use crate::record::Observer;
 
 /// A connection that is made, or being made.
 pub(crate) enum Begun {
@@ -28,9 +31,10 @@ pub(crate) struct Connecting {
 }
 
 /// Begins to connect to the first of these, and waits for nothing: an upstream on this machine is connected by then.
-pub(crate) fn begin(addresses: &[VettedAddr], limits: &Limits) -> Result<Begun, ConnectFault> {
+pub(crate) fn begin(addresses: &[VettedAddr], limits: &Limits, observer: &dyn Observer) -> Result<Begun, ConnectFault> {
     let address = addresses.first().ok_or(ConnectFault::Failed(io::ErrorKind::AddrNotAvailable))?.socket();
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP)).map_err(fault)?;
+    note(&socket, observer);
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => return Err(fault(error)),
         _ => {}
@@ -61,17 +65,21 @@ impl Connecting {
 }
 
 /// The first address that accepts, dialled with a head start for each before the next.
-pub(crate) async fn connect(addresses: &[VettedAddr], limits: &Limits) -> Result<TcpStream, ConnectFault> {
-    timeout(limits.connect, race(addresses, limits)).await.unwrap_or(Err(ConnectFault::Timeout))
+pub(crate) async fn connect(
+    addresses: &[VettedAddr],
+    limits: &Limits,
+    observer: &dyn Observer,
+) -> Result<TcpStream, ConnectFault> {
+    timeout(limits.connect, race(addresses, limits, observer)).await.unwrap_or(Err(ConnectFault::Timeout))
 }
 
-async fn race(addresses: &[VettedAddr], limits: &Limits) -> Result<TcpStream, ConnectFault> {
+async fn race(addresses: &[VettedAddr], limits: &Limits, observer: &dyn Observer) -> Result<TcpStream, ConnectFault> {
     let mut waiting = interleaved(addresses).into_iter();
     let mut dialling = FuturesUnordered::new();
     let mut worst = ConnectFault::Refused;
     loop {
         match waiting.next() {
-            Some(address) => dialling.push(dial(address, limits)),
+            Some(address) => dialling.push(dial(address, limits, observer)),
             None if dialling.is_empty() => return Err(worst),
             None => {}
         }
@@ -86,8 +94,8 @@ async fn race(addresses: &[VettedAddr], limits: &Limits) -> Result<TcpStream, Co
     }
 }
 
-async fn dial(address: VettedAddr, limits: &Limits) -> Result<TcpStream, ConnectFault> {
-    match timeout(limits.connect_one, TcpStream::connect(address.socket())).await {
+async fn dial(address: VettedAddr, limits: &Limits, observer: &dyn Observer) -> Result<TcpStream, ConnectFault> {
+    match timeout(limits.connect_one, noted(address, observer)).await {
         Ok(Ok(stream)) => {
             prepare(&stream);
             Ok(stream)
@@ -95,6 +103,18 @@ async fn dial(address: VettedAddr, limits: &Limits) -> Result<TcpStream, Connect
         Ok(Err(error)) => Err(fault(error)),
         Err(_) => Err(ConnectFault::Timeout),
     }
+}
+
+async fn noted(address: VettedAddr, observer: &dyn Observer) -> io::Result<TcpStream> {
+    let address = address.socket();
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    note(&socket, observer);
+    socket.connect(address).await
+}
+
+/// Before it is connected, so that nobody who watches meets it unknown.
+fn note(socket: &impl AsFd, observer: &dyn Observer) {
+    let _ = socket_cookie(socket).map(|cookie| observer.opened(cookie));
 }
 
 fn fault(error: io::Error) -> ConnectFault {

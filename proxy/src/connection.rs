@@ -185,6 +185,7 @@ pub(crate) async fn resolve_and_vet(
     if let Some(name) = permit.name_to_resolve() {
         record.reached(Stage::Resolve);
         answers = look_up(gateway, gateway.resolver().resolve(name)).await?;
+        gateway.resolved.learn(name, &answers);
     } else if let Host::Address(address) = permit.target().host {
         answers.push(address);
     }
@@ -209,7 +210,7 @@ pub(crate) async fn look_up<T>(gateway: &Gateway, query: impl Future<Output = Re
 pub(crate) async fn dial(gateway: &Gateway, addresses: &[VettedAddr], record: &mut Record) -> Result<TcpStream, Stop> {
     record.reached(Stage::Connect);
     let started = Instant::now();
-    let outcome = connect(addresses, &gateway.limits).await;
+    let outcome = connect(addresses, &gateway.limits, &*gateway.observer).await;
     Ok(dialled(gateway, outcome, started, record)?)
 }
 

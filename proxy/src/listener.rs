@@ -33,6 +33,8 @@ pub struct Gateway {
     pub(crate) close_revoked: bool,
     pub(crate) changes: watch::Sender<()>,
     pub(crate) known: Known,
+    /// What clients of the proxy asked for by name. It answers nothing but "which names?".
+    pub(crate) resolved: Known,
     policy: ArcSwap<Policy>,
     resolver: ArcSwap<Box<dyn Resolve>>,
     instance: String,
@@ -72,6 +74,7 @@ impl Gateway {
             close_revoked: false,
             changes: watch::Sender::default(),
             known: Known::default(),
+            resolved: Known::default(),
             policy: ArcSwap::new(policy),
             resolver: ArcSwap::from_pointee(resolver),
             instance,

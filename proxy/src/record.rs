@@ -181,6 +181,8 @@ pub trait Observer: Send + Sync + 'static {
     fn name_refused(&self, name: NameRecord);
     /// A name was resolved, or not.
     fn resolved(&self, outcome: Result<(), DnsFault>, took: Duration);
+    /// egret made a socket of its own for an upstream, and connects it next; its number (`SO_COOKIE`, socket(7)).
+    fn opened(&self, _socket: u64) {}
     /// A dial ended.
     fn dialled(&self, outcome: Result<(), ConnectFault>, took: Duration);
     /// The executable of a client could not be told, for this reason, though roles of the policy ask for it.

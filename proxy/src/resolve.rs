@@ -2,6 +2,8 @@
 //! not link statically. Every name is asked as it is, absolute; search domains are not applied, since one could
 //! answer for an allowed name.
 
+mod noted;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
@@ -16,12 +18,13 @@ use egret_policy::Name;
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name as DnsName, RData, Record, RecordType};
-use hickory_resolver::{Hosts, TokioResolver};
+use hickory_resolver::{Hosts, ResolverBuilder};
 use rustls::pki_types::CertificateDer;
+
+use self::noted::Noted;
 
 use crate::fault::DnsFault;
 use crate::limits::{DNS_CACHE, DNS_IN_FLIGHT, DNS_NEGATIVE_TTL};
@@ -69,7 +72,7 @@ pub struct Resolver {
     hosts: Hosts,
     /// The same the other way round.
     names: Vec<(IpAddr, Name)>,
-    dns: TokioResolver,
+    dns: hickory_resolver::Resolver<Noted>,
 }
 
 /// Why a resolver cannot be made.
@@ -82,17 +85,30 @@ impl Resolver {
     /// # Errors
     /// `/etc/resolv.conf` or `/etc/hosts` cannot be read, or a root is no certificate.
     pub fn new(server: &DnsServer, roots: &[CertificateDer<'static>]) -> Result<Self, ResolverError> {
+        Self::noting(server, roots, Arc::new(|_| {}))
+    }
+
+    /// The same; `note` is told the number of each socket that it makes (`SO_COOKIE`).
+    ///
+    /// # Errors
+    /// As for [`Resolver::new`].
+    pub fn noting(
+        server: &DnsServer,
+        roots: &[CertificateDer<'static>],
+        note: Arc<dyn Fn(u64) + Send + Sync>,
+    ) -> Result<Self, ResolverError> {
+        let sockets = Noted::new(note);
         let mut builder = match server {
-            DnsServer::System => TokioResolver::builder_tokio().map_err(|e| ResolverError(e.to_string()))?,
+            DnsServer::System => hickory_resolver::Resolver::builder(sockets).map_err(|e| ResolverError(e.to_string()))?,
             DnsServer::Plain(at) => {
                 let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
                 connections.iter_mut().for_each(|connection| connection.port = at.port());
-                asking(NameServerConfig::new(at.ip(), true, connections.into()))
+                asking(NameServerConfig::new(at.ip(), true, connections.into()), sockets)
             }
             DnsServer::Tls(at, name) => {
                 let mut connection = ConnectionConfig::tls(name.as_str().into());
                 connection.port = at.port();
-                asking(NameServerConfig::new(at.ip(), true, vec![connection])).with_tls_config(tls_config(roots)?)
+                asking(NameServerConfig::new(at.ip(), true, vec![connection]), sockets).with_tls_config(tls_config(roots)?)
             }
         };
         configure(builder.options_mut());
@@ -112,8 +128,8 @@ impl Resolver {
     }
 }
 
-fn asking(server: NameServerConfig) -> hickory_resolver::ResolverBuilder<TokioRuntimeProvider> {
-    TokioResolver::builder_with_config(ResolverConfig::from_name_servers(vec![server]), TokioRuntimeProvider::default())
+fn asking(server: NameServerConfig, sockets: Noted) -> ResolverBuilder<Noted> {
+    hickory_resolver::Resolver::builder_with_config(ResolverConfig::from_name_servers(vec![server]), sockets)
 }
 
 fn configure(options: &mut ResolverOpts) {

@@ -34,7 +34,7 @@ struct Entry {
 
 impl Known {
     /// These addresses were told for this name.
-    pub(super) fn learn(&self, name: &Name, addresses: &[IpAddr]) {
+    pub(crate) fn learn(&self, name: &Name, addresses: &[IpAddr]) {
         let mut table = self.table();
         for address in addresses {
             table.learn(name, *address);
