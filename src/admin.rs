@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use crate::confinement;
 use crate::discovery::report::Report;
 use crate::files::Monitor;
+use crate::flows::Flows;
 use crate::launch::Told;
 use crate::readiness::Readiness;
 use crate::reading::Missing;
@@ -47,6 +48,7 @@ pub(crate) struct Admin {
     pub(crate) witness: Arc<Witness>,
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) files: Arc<Monitor>,
+    pub(crate) flows: Arc<Flows>,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) unserved: Arc<Mutex<Vec<&'static str>>>,
     pub(crate) child: Told,
@@ -79,6 +81,7 @@ fn router(admin: Admin) -> Router {
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/report", get(report))
+        .route("/flows", get(flows))
         .layer(middleware::from_fn(local_only))
         .with_state(admin)
 }
@@ -126,6 +129,7 @@ async fn status(State(admin): State<Admin>) -> impl IntoResponse {
         "policy": { "hash": policy.hash(), "mode": policy.mode_at(now()).to_string(), "rules": policy.rules().len() },
         "unserved": *admin.unserved.lock().unwrap_or_else(PoisonError::into_inner),
         "files": admin.files.status(),
+        "flows": admin.flows.status(),
         "destinations": admin.witness.discovery().len(),
         "child": *admin.child.lock().unwrap_or_else(PoisonError::into_inner),
         "confinement": *admin.confinement.lock().unwrap_or_else(PoisonError::into_inner),
@@ -133,5 +137,15 @@ async fn status(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 async fn report(State(admin): State<Admin>) -> impl IntoResponse {
-    Json(Report::new(&admin.witness.discovery(), Missing::default()))
+    Json(Report::new(&admin.witness.discovery(), &admin.flows.trends(), Missing::default()))
+}
+
+/// Every flow, and with `since` those that ended after that number. A large table takes a while to copy.
+async fn flows(State(admin): State<Admin>, request: Request) -> Response {
+    let since = request.uri().query().and_then(|query| query.strip_prefix("since=")?.parse().ok());
+    let flows = Arc::clone(&admin.flows);
+    match tokio::task::spawn_blocking(move || flows.seen(since)).await {
+        Ok(seen) => Json(seen).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }

@@ -42,6 +42,8 @@ enum Command {
     Report(ReportArgs),
     /// Propose a policy, or a change to one, from what journals hold
     Learn(LearnArgs),
+    /// List every connection of this network namespace, its owner, its bytes, and which went around the proxy
+    Flows(FlowsArgs),
     /// Make, verify and compare manifests of files, and approve of changes to them
     #[command(subcommand)]
     Files(FilesCommand),
@@ -128,6 +130,9 @@ pub(crate) struct RunArgs {
     /// How far CMD is held to the policy, where it ignores the proxy variables too [default: auto]
     #[arg(long, value_name = "HOW", env = "EGRET_CONFINE")]
     pub(crate) confine: Option<Confine>,
+    /// Tell a flow that lives again this often; 0: don't watch flows [default: 300]
+    #[arg(long, value_name = "SECONDS", env = "EGRET_FLOWS", value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub(crate) flows: Option<u64>,
     /// Print every setting and where it came from, and end
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
     pub(crate) print_config: Option<Output>,
@@ -230,6 +235,22 @@ pub(crate) struct ReportArgs {
     /// How to print
     #[arg(long, value_enum, default_value_t = ReportOutput::Text)]
     pub(crate) output: ReportOutput,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FlowsArgs {
+    /// Go on, and print each flow as it ends, and each that goes around as it begins
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// The admin address of the running egret; where none answers, this command looks for itself
+    #[arg(long, value_name = "ADDR:PORT", env = "EGRET_ADMIN", default_value = settings::DEFAULT_ADMIN)]
+    pub(crate) admin: SocketAddr,
+    /// A policy, whose `direct:` addresses are known; for a look without a running egret
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -355,6 +376,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => commands::explain::explain(&args),
         Command::Report(args) => commands::report::report(&args),
         Command::Learn(args) => commands::learn::learn(&args),
+        Command::Flows(args) => commands::flows::flows(&args),
         Command::Files(command) => commands::files::files(&command),
         Command::Inject(args) => commands::inject::inject(&args),
         Command::Install(args) => commands::install::install(&args),

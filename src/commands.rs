@@ -5,6 +5,7 @@ pub(crate) mod doctor;
 pub(crate) mod env;
 pub(crate) mod explain;
 pub(crate) mod files;
+pub(crate) mod flows;
 pub(crate) mod generate;
 pub(crate) mod health;
 pub(crate) mod inject;

@@ -25,7 +25,7 @@ use self::files::Files;
 use self::presets::Preset;
 use self::read::{Fields, Findings};
 pub(crate) use self::rules::instant;
-pub use self::sections::Unserved;
+pub use self::sections::{Around, Unserved};
 pub use self::settings::RunSettings;
 use self::source::Text;
 use self::yaml::{Node, Place};
@@ -73,8 +73,8 @@ pub struct Config {
     pub files: Option<Files>,
     /// Patterns of what a program that egret starts may execute; `None` for everything.
     pub exec: Option<Vec<String>>,
-    /// Sections that this version reads and does not serve.
-    pub unserved: Vec<Unserved>,
+    /// What a flow around the proxy means, if that is written.
+    pub around: Option<Around>,
     /// The file's own tests.
     pub tests: Vec<PolicyTest>,
     rule_places: Vec<Place>,
@@ -202,7 +202,7 @@ impl<'t> Reader<'t> {
         direct.extend(self.direct(file.section("direct")));
         let files = self.files(file.section("files"));
         let exec = self.exec(file.section("exec"));
-        let unserved = self.unserved(file);
+        let around = self.around(file.section("around"));
         let run = self.run_settings(file.section("run"));
         let tests = self.tests(file.section("tests"));
         Some(Config {
@@ -215,7 +215,7 @@ impl<'t> Reader<'t> {
             direct,
             files,
             exec,
-            unserved,
+            around,
             tests,
             rule_places: std::mem::take(&mut self.rule_places),
             executables: std::mem::take(&mut self.executables),

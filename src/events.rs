@@ -2,6 +2,7 @@
 //! only place that turns the members' own types into text.
 
 pub(crate) mod files;
+pub(crate) mod flows;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
@@ -40,6 +41,10 @@ pub(crate) enum Event {
     FileCoverage(Box<files::Coverage>),
     /// The file watch missed something.
     FileGap(Box<files::Gap>),
+    /// What became of a flow, or of many.
+    Flow(Box<flows::FlowLine>),
+    /// The watch over flows missed ends.
+    FlowGap(flows::FlowGap),
     /// egret began or ends.
     Lifecycle(Box<Lifecycle>),
     /// The command that egret started began or ends; a `lifecycle` event too.
@@ -243,6 +248,8 @@ impl Event {
             Self::Files(files) => line("files", SystemTime::now(), files),
             Self::FileCoverage(coverage) => line("coverage", SystemTime::now(), coverage),
             Self::FileGap(gap) => line("gap", SystemTime::now(), gap),
+            Self::Flow(flow) => line(flow.event(), SystemTime::now(), flow),
+            Self::FlowGap(gap) => line("gap", SystemTime::now(), gap),
             Self::Lifecycle(lifecycle) => line("lifecycle", SystemTime::now(), lifecycle),
             Self::Child(child) => line("lifecycle", SystemTime::now(), child),
             Self::Confinement(confinement) => line("confinement", SystemTime::now(), confinement),

@@ -13,6 +13,7 @@ mod launch;
 mod confinement;
 mod events;
 mod files;
+mod flows;
 mod readiness;
 mod journal;
 mod metrics;

@@ -31,6 +31,12 @@ const REVOKED: &str = "egret_connections_revoked_total";
 const UNATTRIBUTED: &str = "egret_clients_unattributed_total";
 const PANICS: &str = "egret_panics_total";
 const DESTINATIONS: &str = "egret_discovered_destinations";
+const FLOWS: &str = "egret_flows_total";
+const FLOW_BYTES: &str = "egret_flow_bytes_total";
+const FLOWS_AROUND: &str = "egret_flows_around_total";
+const FLOWS_GAPS: &str = "egret_flows_gaps_total";
+const FLOWS_KNOWN: &str = "egret_flows_known";
+const FLOWS_UNEXPLAINED: &str = "egret_flows_unexplained_bytes";
 const FILE_EVENTS: &str = "egret_file_events_total";
 const FILES_ENTRIES: &str = "egret_files_entries";
 const FILES_WATCHED: &str = "egret_files_watched";
@@ -70,6 +76,12 @@ const TABLE: &[(&str, Kind, &str)] = &[
     (PANICS, Kind::Counter, "Connections that ended in a panic of ours"),
     (EVENTS_DROPPED, Kind::Counter, "Events lost because their sink could not keep up"),
     (DESTINATIONS, Kind::Gauge, "Destinations in the discovery table"),
+    (FLOWS, Kind::Counter, "Flows of this network namespace that ended, by the way that they took and protocol"),
+    (FLOW_BYTES, Kind::Counter, "Bytes that TCP flows carried, by way, counted as they end or every few minutes"),
+    (FLOWS_AROUND, Kind::Counter, "Flows that went around the proxy, by what the policy says of them"),
+    (FLOWS_GAPS, Kind::Counter, "Times in which ends of flows were lost, by cause"),
+    (FLOWS_KNOWN, Kind::Gauge, "Sockets in the table of flows"),
+    (FLOWS_UNEXPLAINED, Kind::Gauge, "Bytes that the interfaces carried and TCP does not explain: UDP, and what has no socket"),
     (FILE_EVENTS, Kind::Counter, "Changes of watched files, by kind, severity and watched path"),
     (FILES_ENTRIES, Kind::Gauge, "Paths that are known and compared"),
     (FILES_WATCHED, Kind::Gauge, "Directories and files with an inotify watch"),
@@ -227,6 +239,45 @@ pub(crate) fn accept_failed() {
 
 pub(crate) fn destinations(count: usize) {
     gauge!(DESTINATIONS).set(float(count));
+}
+
+/// The watch over flows begins: what alerts stand on begins at zero.
+pub(crate) fn flows_begin() {
+    for action in ["alert", "unhealthy", "stop"] {
+        counter!(FLOWS_AROUND, "action" => action).absolute(0);
+    }
+    for cause in ["kernel_queue", "own_queue"] {
+        counter!(FLOWS_GAPS, "cause" => cause).absolute(0);
+    }
+}
+
+pub(crate) fn flow_ended(way: &'static str, protocol: &'static str) {
+    counter!(FLOWS, "way" => way, "protocol" => protocol).increment(1);
+}
+
+pub(crate) fn flow_carried(way: &'static str, up: u64, down: u64) {
+    for (direction, bytes) in [("up", up), ("down", down)] {
+        counter!(FLOW_BYTES, "way" => way, "direction" => direction).increment(bytes);
+    }
+}
+
+pub(crate) fn went_around(action: &'static str) {
+    counter!(FLOWS_AROUND, "action" => action).increment(1);
+}
+
+pub(crate) fn flows_lost(cause: &'static str) {
+    counter!(FLOWS_GAPS, "cause" => cause).increment(1);
+}
+
+pub(crate) fn flows_known(sockets: usize) {
+    gauge!(FLOWS_KNOWN).set(float(sockets));
+}
+
+pub(crate) fn unexplained(up: u64, down: u64) {
+    for (direction, bytes) in [("up", up), ("down", down)] {
+        // Beyond 2^53 the last digits are lost, which nobody will miss.
+        gauge!(FLOWS_UNEXPLAINED, "direction" => direction).set(bytes as f64);
+    }
 }
 
 /// The file watch begins: what alerts stand on begins at zero.

@@ -21,6 +21,8 @@ use crate::config::source::{Source, Text};
 use crate::confinement::exit::Direct;
 use crate::events::{Difference, Event, Reload, RuleLine};
 use crate::files::Monitor;
+use crate::flows::Flows;
+use crate::flows::ways::OwnSockets;
 use crate::journal::Journal;
 use crate::metrics;
 use crate::run::tell_unserved;
@@ -53,6 +55,9 @@ pub(crate) struct Reloader {
     pub(crate) files: Arc<Monitor>,
     /// What is reached without the proxy.
     pub(crate) direct: Direct,
+    pub(crate) flows: Arc<Flows>,
+    /// egret's own sockets.
+    pub(crate) own: Arc<OwnSockets>,
     /// The list of what may be executed that holds.
     pub(crate) exec: Option<Vec<String>>,
 }
@@ -158,11 +163,12 @@ impl Reloader {
     /// Reading a large policy takes a while, for which no connection should wait.
     async fn prepare(&self, text: Text) -> anyhow::Result<(Arc<Policy>, Resolver)> {
         let (mode, surroundings, files) = (self.mode, self.surroundings.clone(), Arc::clone(&self.files));
+        let own = Arc::clone(&self.own);
         let read = move || {
             let mut config = config::load(&text, mode).map_err(|error| anyhow!("the policy is invalid\n{error}"))?;
             let policy = Arc::new(Policy::new(std::mem::take(&mut config.draft), surroundings));
             let prepared = files.prepare(config.files.as_ref())?;
-            let resolver = Resolver::new(&config.dns, &config.dns_roots)?;
+            let resolver = Resolver::noting(&config.dns, &config.dns_roots, own.note())?;
             // Last, as it is the only step that changes something.
             files.serve(prepared)?;
             Ok::<_, anyhow::Error>((config, policy, resolver))
@@ -173,8 +179,9 @@ impl Reloader {
             tracing::warn!(port, "a new role port is served only after a restart");
         }
         self.direct.write().unwrap_or_else(PoisonError::into_inner).clone_from(&config.direct);
+        self.flows.reload(config.around.unwrap_or_default());
         *self.unserved.lock().unwrap_or_else(PoisonError::into_inner) =
-            tell_unserved(&config, self.exec.as_deref(), &self.journal);
+            tell_unserved(&config, self.exec.as_deref(), self.flows.is_on(), &self.journal);
         Ok((policy, resolver))
     }
 }

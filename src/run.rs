@@ -24,6 +24,8 @@ use crate::confinement::exit::{Direct, Exit};
 use crate::confinement::{self, Confine, Found, Hold, executables};
 use crate::events::{Event, Lifecycle};
 use crate::files::{self, Kind, Monitor, Outlets, Own, Stop};
+use crate::flows::Flows;
+use crate::flows::ways::OwnSockets;
 use crate::journal::Journal;
 use crate::launch::{Handle, Launch, Termination, Told};
 use crate::readiness::Readiness;
@@ -31,13 +33,13 @@ use crate::reload::{Reasons, Reloader};
 use crate::settings::{DEFAULT_ADMIN, DEFAULT_LISTEN, Settings, fixed};
 use crate::shutdown::Ending;
 use crate::witness::Witness;
-use crate::{commands, journal, metrics, settings};
+use crate::{commands, flows, journal, metrics, settings};
 
 /// More threads than this gain nothing for a sidecar, and each costs memory.
 const MAX_THREADS: usize = 4;
 /// Live connections get this long to write their records once they were told to close.
 const CLOSING: Duration = Duration::from_secs(2);
-/// For the last comparison of watched files.
+/// For the last listing of flows, and the last comparison of watched files.
 const FINAL_LOOK: Duration = Duration::from_secs(2);
 /// The exporter must be asked to fold its histograms now and then.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -94,16 +96,19 @@ async fn live(
     // It has its own threads: the sooner they begin, the better.
     let files = watch_files(&settings, &journal, &readiness, &stop)?;
     let surroundings = listeners.surroundings();
-    let witness = Arc::new(Witness::new(&journal));
-    let gateway = gateway(&settings, &surroundings, &witness)?;
+    let own = Arc::new(OwnSockets::default());
+    let witness = Arc::new(Witness::new(&journal, Arc::clone(&own)));
+    let gateway = gateway(&settings, &surroundings, &witness, &own)?;
     let phase = Phase { journal: journal.clone(), listen: listeners.addresses.clone(), admin: listeners.admin_address, gateway };
     let serving = Serving::default();
 
     let reasons = Reasons::listen(&settings.source).context("cannot listen for SIGHUP").map_err(Failure::Environment)?;
-    let unserved = tell_unserved(&settings.config, exec.as_deref(), &journal);
+    let direct = Direct::new(RwLock::new(settings.config.direct.clone()));
+    let outlets = Outlets { journal: journal.clone(), readiness: Arc::clone(&readiness), stop: stop.clone() };
+    let flows = Flows::start(&settings, outlets, &phase.gateway, &own, &direct);
+    let unserved = tell_unserved(&settings.config, exec.as_deref(), flows.is_on(), &journal);
     let Settings { source, mode, yaml, drain, config, confine, .. } = settings;
     let unserved = Arc::new(Mutex::new(unserved));
-    let direct = Direct::new(RwLock::new(config.direct.clone()));
     let exit = match &launch {
         Some(_) if confine != Confine::Off => Some(exit(&phase.gateway, &serving, Arc::clone(&direct), &journal).await?),
         _ => None,
@@ -118,6 +123,8 @@ async fn live(
         unserved: Arc::clone(&unserved),
         files: Arc::clone(&files),
         direct,
+        flows: Arc::clone(&flows),
+        own,
         exec,
     };
     tokio::spawn(reloader.watch(reasons, yaml));
@@ -125,25 +132,15 @@ async fn live(
     tokio::spawn(files::tell_in_time(Arc::clone(&files)));
     let gateway = Arc::clone(&phase.gateway);
     let listen = phase.listen.clone();
-    let (readiness_told, files_told) = (Arc::clone(&readiness), Arc::clone(&files));
-    let admin = Admin {
-        prometheus,
-        gateway,
-        witness,
-        readiness: readiness_told,
-        listen,
-        unserved,
-        child,
-        confinement,
-        files: files_told,
-    };
+    let stage = Stage { phase, serving, readiness, files, flows, stop, drain };
+    let (readiness, files, flows) = (Arc::clone(&stage.readiness), Arc::clone(&stage.files), Arc::clone(&stage.flows));
+    let admin = Admin { prometheus, gateway, witness, readiness, listen, unserved, child, confinement, files, flows };
     tokio::spawn(admin::serve(listeners.admin, admin));
     for listener in listeners.proxies {
-        tokio::spawn(Arc::clone(&phase.gateway).serve(listener, serving.clone()));
+        tokio::spawn(Arc::clone(&stage.phase.gateway).serve(listener, stage.serving.clone()));
     }
-    phase.tell("started");
+    stage.phase.tell("started");
 
-    let stage = Stage { phase, serving, readiness, files, stop, drain };
     let outcome = match launch {
         Some(launch) => stage.command(launch, &config.direct, exit.as_ref(), &mut ending).await,
         None => {
@@ -160,6 +157,7 @@ struct Stage {
     serving: Serving,
     readiness: Arc<Readiness>,
     files: Arc<Monitor>,
+    flows: Arc<Flows>,
     stop: Stop,
     drain: Duration,
 }
@@ -189,6 +187,7 @@ impl Stage {
 
     async fn end(self, outcome: Outcome) -> Outcome {
         close(&self.serving).await;
+        flows::finish(&self.flows, FINAL_LOOK).await;
         files::finish(&self.files, FINAL_LOOK).await;
         self.phase.tell("stopped");
         match self.stop.borrow().as_ref() {
@@ -240,8 +239,13 @@ fn watch_files(settings: &Settings, journal: &Journal, readiness: &Arc<Readiness
     Ok(files)
 }
 
-fn gateway(settings: &Settings, surroundings: &Surroundings, witness: &Arc<Witness>) -> Result<Arc<Gateway>, Failure> {
-    let resolver = Resolver::new(&settings.config.dns, &settings.config.dns_roots)
+fn gateway(
+    settings: &Settings,
+    surroundings: &Surroundings,
+    witness: &Arc<Witness>,
+    own: &Arc<OwnSockets>,
+) -> Result<Arc<Gateway>, Failure> {
+    let resolver = Resolver::noting(&settings.config.dns, &settings.config.dns_roots, own.note())
         .map_err(|error| Failure::Environment(anyhow!("cannot resolve names: {error}; set dns.upstream in the policy")))?;
     let policy = Arc::new(Policy::new(settings.config.draft.clone(), surroundings.clone()));
     metrics::policy_in_force(&policy);
@@ -259,9 +263,13 @@ fn hold(settings: &Settings, found: Found) -> Result<Hold, Failure> {
     Ok(Hold::new(settings.confine, found, list))
 }
 
-/// Says of every section that is written and not served that it is not; `exec` is the list that holds.
-pub(crate) fn tell_unserved(config: &Config, exec: Option<&[String]>, journal: &Journal) -> Vec<&'static str> {
-    let mut unserved = config.unserved.clone();
+/// Says of every section that is written and not served that it is not; `exec` is the list that holds, `sees_flows` whether
+/// flows are watched.
+pub(crate) fn tell_unserved(config: &Config, exec: Option<&[String]>, sees_flows: bool, journal: &Journal) -> Vec<&'static str> {
+    let mut unserved = Vec::new();
+    if config.around.is_some() && !sees_flows {
+        unserved.push(Unserved { section: "around", why: "flows are not watched" });
+    }
     let is_bound = config.exec.is_some() || exec.is_some();
     let why = match exec {
         _ if !is_bound || config.exec.as_deref() == exec => None,

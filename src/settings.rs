@@ -21,6 +21,7 @@ use crate::events::rfc3339_of;
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:3128";
 pub(crate) const DEFAULT_ADMIN: &str = "127.0.0.1:3129";
 const DEFAULT_DRAIN: u64 = 10;
+const DEFAULT_FLOWS: u64 = 300;
 const DEFAULT_LOG: &str = "warn";
 
 /// Everything `run` needs.
@@ -38,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) close_revoked: bool,
     pub(crate) confine: Confine,
+    /// How often a flow that lives is told again; zero: flows are not watched.
+    pub(crate) flows: Duration,
     told: Vec<Told>,
 }
 
@@ -69,6 +72,7 @@ impl Settings {
         let connections = choice.of("connections", args.connections, run.connections, most, ToString::to_string);
         let close_revoked = choice.of("close-revoked", args.close_revoked, run.close_revoked, false, ToString::to_string);
         let confine = choice.of("confine", args.confine, run.confine, Confine::default(), ToString::to_string);
+        let flows = choice.of("flows", args.flows, run.flows, DEFAULT_FLOWS, |seconds| format!("{seconds} s"));
         choice.dns(&config);
         choice.log();
         let told = choice.told;
@@ -84,6 +88,7 @@ impl Settings {
             limits: Limits { connections: usize::try_from(connections).unwrap_or(usize::MAX), ..default },
             close_revoked,
             confine,
+            flows: Duration::from_secs(flows),
             told,
         })
     }

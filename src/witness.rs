@@ -1,7 +1,7 @@
 //! Hears what the proxy reports, and tells the journal, the metrics and the discovery table.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use egret_proxy::{ConnectFault, DnsFault, NameRecord, Observer, Record, RequestRecord, Via};
@@ -9,6 +9,7 @@ use egret_proxy::{ConnectFault, DnsFault, NameRecord, Observer, Record, RequestR
 use crate::confinement::lately::Lately;
 use crate::discovery::{Discovery, Sighting};
 use crate::events::Event;
+use crate::flows::ways::OwnSockets;
 use crate::journal::Journal;
 use crate::metrics;
 
@@ -19,12 +20,14 @@ pub(crate) struct Witness {
     /// Whether it has been said that an executable could not be told.
     unattributed: AtomicBool,
     refused_names: Lately,
+    own: Arc<OwnSockets>,
 }
 
 impl Witness {
-    pub(crate) fn new(journal: &Journal) -> Self {
+    /// `own` is told egret's own sockets.
+    pub(crate) fn new(journal: &Journal, own: Arc<OwnSockets>) -> Self {
         let (discovery, unattributed, refused_names) = Default::default();
-        Self { journal: journal.clone(), discovery, unattributed, refused_names }
+        Self { journal: journal.clone(), discovery, unattributed, refused_names, own }
     }
 
     /// The table as it is now.
@@ -74,6 +77,10 @@ impl Observer for Witness {
 
     fn resolved(&self, outcome: Result<(), DnsFault>, took: Duration) {
         metrics::resolved(outcome, took);
+    }
+
+    fn opened(&self, socket: u64) {
+        self.own.add(socket);
     }
 
     fn dialled(&self, outcome: Result<(), ConnectFault>, took: Duration) {

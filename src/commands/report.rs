@@ -9,6 +9,8 @@ use super::{print, print_json};
 use crate::cli::{Failure, Outcome, ReportArgs, ReportOutput};
 use crate::discovery::report::Report;
 use crate::discovery::{Discovery, Sighting};
+use crate::events::flows::FlowLine;
+use crate::flows::trends::Trends;
 use crate::reading;
 
 /// Prints the report.
@@ -29,8 +31,10 @@ fn running(args: &ReportArgs) -> Result<Report, Failure> {
 }
 
 fn from_journals(paths: &[PathBuf]) -> anyhow::Result<Report> {
-    let mut discovery = Discovery::default();
-    let missing =
-        reading::read(paths, |event| Sighting::of_event(event).into_iter().for_each(|sighting| discovery.see(sighting)))?;
-    Ok(Report::new(&discovery, missing))
+    let (mut discovery, mut flows) = (Discovery::default(), Trends::default());
+    let missing = reading::read(paths, |event| {
+        Sighting::of_event(event).into_iter().for_each(|sighting| discovery.see(sighting));
+        FlowLine::of_event(event).iter().for_each(|line| flows.see(line));
+    })?;
+    Ok(Report::new(&discovery, &flows, missing))
 }

@@ -93,8 +93,6 @@ codes! {
     OpensMetadata = "opens-metadata",
     /// A role by executable, where other processes cannot be seen.
     ExeNotVisible = "exe-not-visible",
-    /// A section that this version reads and does not serve.
-    NotServed = "not-served",
     /// A policy without allow rules.
     NoRules = "no-rules",
     /// A wildcard without a rule for the name itself.

@@ -1,21 +1,39 @@
-//! Small sections beside `egress:`: what is reached without the proxy, and what is held. Those that this
-//! version does not serve are read and checked all the same, and everybody who asks is told that nothing serves them.
+//! Small sections beside `egress:`: what is reached without the proxy, what going around it means, and what is held.
 
 use globset::Glob;
 use ipnet::IpNet;
 
 use super::Reader;
-use super::diagnose::{Code, Diagnostic};
-use super::read::Fields;
+use super::diagnose::Code;
 use super::yaml::Node;
 
 /// The keys of `exec:`.
 pub(super) const EXEC: &[&str] = &["allow"];
 
-/// What a connection around the proxy means.
-pub(super) const AROUND: &[(&str, ())] = &[("alert", ()), ("unhealthy", ()), ("stop", ())];
+/// What a flow around the proxy means, apart from the event that tells of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Around {
+    /// Nothing.
+    #[default]
+    Alert,
+    /// Readiness goes off.
+    Unhealthy,
+    /// egret ends, and the app that it started.
+    Stop,
+}
 
-/// A section that is read and not served.
+pub(super) const AROUND: &[(&str, Around)] =
+    &[("alert", Around::Alert), ("unhealthy", Around::Unhealthy), ("stop", Around::Stop)];
+
+impl Around {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        AROUND.iter().find(|(_, around)| *around == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// A section that is written and not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unserved {
     /// Its key.
@@ -27,9 +45,6 @@ pub struct Unserved {
 /// How a pattern of paths is written.
 pub(super) const GLOB_HELP: &str = "`*` within one folder, `**` across folders, `?`, [a-z], {a,b}";
 
-const UNSERVED: &[Unserved] =
-    &[Unserved { section: "around", why: "this version does not see connections that go around the proxy" }];
-
 impl<'t> Reader<'t> {
     /// `direct:`: addresses and networks that are reached without the proxy.
     pub(super) fn direct(&mut self, node: Option<&Node<'t>>) -> Vec<IpNet> {
@@ -37,20 +52,9 @@ impl<'t> Reader<'t> {
         listed.iter().filter_map(|net| self.net(net, "a member of `direct:`")).collect()
     }
 
-    /// Checks the sections that are not served, and tells which are written.
-    pub(super) fn unserved(&mut self, file: Fields<'_, 't>) -> Vec<Unserved> {
-        if let Some(node) = file.section("around") {
-            self.found.word(node, "`around:`", AROUND);
-        }
-        let keys = file.iter().filter(|(_, _, value)| !value.is_null());
-        let written = keys.filter_map(|(name, key, _)| Some((UNSERVED.iter().find(|one| one.section == name)?, key.at)));
-        let mut all = Vec::new();
-        for (unserved, at) in written {
-            let message = format!("`{}:` is read and not served: {}", unserved.section, unserved.why);
-            self.lints.push(Diagnostic::warning(Code::NotServed, at, message, Some("remove it until it is served")));
-            all.push(*unserved);
-        }
-        all
+    /// `around:`: one word.
+    pub(super) fn around(&mut self, node: Option<&Node<'t>>) -> Option<Around> {
+        self.found.word(node?, "`around:`", AROUND)
     }
 
     /// `exec:`: patterns of what may be executed. A section that is there and lists nothing allows nothing.

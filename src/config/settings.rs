@@ -12,7 +12,7 @@ use super::{Lines, Reader, Written};
 use crate::confinement::Confine;
 
 /// The keys of `run:`.
-pub(super) const RUN: &[&str] = &["listen", "admin", "journal", "drain", "connections", "close-revoked", "confine"];
+pub(super) const RUN: &[&str] = &["listen", "admin", "journal", "drain", "connections", "close-revoked", "confine", "flows"];
 /// The keys of `dns:`.
 pub(super) const DNS: &[&str] = &["upstream", "ca", "private-answers"];
 
@@ -39,6 +39,8 @@ pub struct RunSettings {
     pub close_revoked: Option<Written<bool>>,
     /// How far the command is held.
     pub confine: Option<Written<Confine>>,
+    /// How often a flow that lives is told again, in seconds; 0: flows are not watched.
+    pub flows: Option<Written<u64>>,
 }
 
 impl<'t> Reader<'t> {
@@ -60,6 +62,9 @@ impl<'t> Reader<'t> {
             confine: run
                 .get("confine")
                 .and_then(|node| self.written(node, |reader, node| reader.found.word(node, "`confine:`", CONFINE))),
+            flows: run.get("flows").and_then(|node| {
+                self.written(node, |reader, node| reader.found.number(node, "`flows:`, in seconds,", (0, MAX_DRAIN)))
+            }),
         }
     }
 

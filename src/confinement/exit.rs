@@ -247,7 +247,7 @@ fn errno_of_fault(fault: ConnectFault) -> Errno {
 }
 
 /// What programs are told to ask (resolv.conf(5)); this machine itself where nothing is written.
-fn nameservers() -> Vec<IpAddr> {
+pub(crate) fn nameservers() -> Vec<IpAddr> {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let written = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();

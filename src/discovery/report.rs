@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::{Destination, Discovery};
+use crate::flows::trends::{Around, Trend, Trends};
 use crate::reading::Missing;
+use crate::replay::counted;
 
 /// The version of the JSON form.
 const VERSION: u32 = 1;
@@ -17,6 +19,15 @@ pub(crate) struct Report {
     destinations: Vec<Row>,
     /// Sightings of destinations beyond the table of 2,048.
     other: u64,
+    /// What went around the proxy.
+    #[serde(default)]
+    around: Vec<Around>,
+    /// Lines of what went around beyond the table of 1,024.
+    #[serde(default)]
+    around_other: u64,
+    /// Every flow, by hour and destination.
+    #[serde(default)]
+    trends: Vec<Trend>,
     #[serde(flatten)]
     missing: Missing,
 }
@@ -29,12 +40,20 @@ struct Row {
 }
 
 impl Report {
-    pub(crate) fn new(discovery: &Discovery, missing: Missing) -> Self {
+    pub(crate) fn new(discovery: &Discovery, flows: &Trends, missing: Missing) -> Self {
         let row = |destination: &Destination| Row {
             destination: destination.clone(),
             marks: destination.marks().into_iter().map(str::to_owned).collect(),
         };
-        Self { v: VERSION, destinations: discovery.destinations().map(row).collect(), other: discovery.other(), missing }
+        Self {
+            v: VERSION,
+            destinations: discovery.destinations().map(row).collect(),
+            other: discovery.other(),
+            around: flows.around(),
+            around_other: flows.other,
+            trends: flows.rows(),
+            missing,
+        }
     }
 
     /// A count line, `host,tcp,port` rows with a mark where there is one, and a table.
@@ -52,6 +71,9 @@ impl Report {
         if self.other > 0 {
             let _ = writeln!(out, "\n{} connections to further destinations are not listed", self.other);
         }
+        if !self.around.is_empty() {
+            out.push_str(&self.around_text());
+        }
         if self.missing.skipped_lines > 0 {
             let _ = writeln!(out, "\n{} lines were no events of egret's and were skipped", self.missing.skipped_lines);
         }
@@ -61,6 +83,32 @@ impl Report {
         if self.missing.lost_events > 0 {
             let _ =
                 writeln!(out, "\n{} events were lost before they were written: this report lacks them", self.missing.lost_events);
+        }
+        out
+    }
+
+    /// What went around, and what to set against it.
+    fn around_text(&self) -> String {
+        let mut out = "\nwent around the proxy:\n".to_owned();
+        for around in &self.around {
+            let owner = around.exe.as_deref().map_or_else(
+                || format!("unknown, because {}", around.unknown.as_deref().unwrap_or("its executable can't be read")),
+                |exe| exe.escape_debug().to_string(),
+            );
+            let uid = around.uid.map(|uid| format!(", uid {uid}")).unwrap_or_default();
+            let address = around.address.as_deref().unwrap_or("an unknown address");
+            let port = around.port.map(|port| format!(" port {port}")).unwrap_or_default();
+            let names = if around.names.is_empty() { String::new() } else { format!(" ({})", around.names.join(", ")) };
+            let bytes = around.bytes_up.zip(around.bytes_down).map(|(up, down)| format!(", {up} bytes up, {down} down"));
+            let (new, bytes) = (if around.new { ", new" } else { "" }, bytes.unwrap_or_default());
+            let connections = counted(around.connections, "connection");
+            let _ = writeln!(out, "  {owner}{uid}: {} {address}{port}{names}, {connections}{bytes}{new}", around.protocol);
+            if let Some(advice) = &around.advice {
+                let _ = writeln!(out, "    {advice}");
+            }
+        }
+        if self.around_other > 0 {
+            let _ = writeln!(out, "  {} more are not listed", counted(self.around_other, "line"));
         }
         out
     }

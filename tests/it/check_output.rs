@@ -87,9 +87,9 @@ fn no_words_are_left_without_their_policy() {
 /// Good policies whose very subject is worth a warning, with the warnings that they may have.
 const WARNED: [(&str, &[&str]); 5] = [
     ("addresses.yaml", &["shadowed-rule"]),
-    ("block.yaml", &["not-served", "shadowed-rule"]),
+    ("block.yaml", &["shadowed-rule"]),
     ("empty-sections.yaml", &["no-rules"]),
-    ("flow.yaml", &["not-served", "shadowed-rule", "unused-role"]),
+    ("flow.yaml", &["shadowed-rule", "unused-role"]),
     ("minimal.yaml", &["no-rules"]),
 ];
 

@@ -280,7 +280,7 @@ struct Setting {
     default: &'static str,
 }
 
-const FOUR_WAYS: [Setting; 8] = [
+const FOUR_WAYS: [Setting; 9] = [
     Setting {
         name: "mode",
         flag: (&["--mode", "audit"], "audit"),
@@ -337,6 +337,13 @@ const FOUR_WAYS: [Setting; 8] = [
         key: ("run: { confine: off }", "off"),
         default: "auto",
     },
+    Setting {
+        name: "flows",
+        flag: (&["--flows", "60"], "60"),
+        variable: ("EGRET_FLOWS", "61"),
+        key: ("run: { flows: 62 }", "62"),
+        default: "300",
+    },
 ];
 
 #[test]
@@ -380,6 +387,7 @@ run:
   connections: 4
   close-revoked: true
   confine: require
+  flows: 30
 ";
 
 #[test]
@@ -400,6 +408,7 @@ fn every_setting_is_told_with_the_line_it_comes_from() {
         ("connections", "4", "policy.yaml:13"),
         ("close-revoked", "true", "policy.yaml:14"),
         ("confine", "require", "policy.yaml:15"),
+        ("flows", "30", "policy.yaml:16"),
         ("dns.upstream", "127.0.0.1:5353", "policy.yaml:5"),
         ("dns.ca", "1", "policy.yaml:6"),
         ("dns.private-answers", "allow", "policy.yaml:7"),

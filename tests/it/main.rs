@@ -46,6 +46,7 @@ mod files_signed; // manifests that are signed, and changes that are approved
 mod files_run; // the file watch of a running egret
 mod files_guard; // what somebody inside, or a mistake, would do to it
 mod files_trust; // the same against a manifest, signatures, approvals, and with a command
+mod flows; // every flow of the task, and which went around
 mod lifecycle; // start, drain, stop, small machines
 mod hostile; // journals, variables, signals and clients that mean harm (L, O, C, R)
 mod launch; // `run -- CMD`: the app as egret's child

@@ -461,7 +461,8 @@ exec: { allow: [/app/**, /bin/sh] }
 
 #[test]
 fn sections_that_are_not_served_are_told_everywhere_and_again_after_a_reload() {
-    let egret = Egret::with_policy(UNSERVED).start();
+    // Without a watch over flows nobody sees what goes around.
+    let egret = Egret::with_policy(UNSERVED).arg("--flows").arg("0").start();
     let unserved = || {
         let status: Value = serde_json::from_str(&egret.get_admin("/status").1).expect("/status is JSON");
         let mut sections: Vec<String> = serde_json::from_value(status["unserved"].clone()).expect("a list of texts");

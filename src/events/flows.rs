@@ -1,0 +1,70 @@
+//! What the watch over flows tells, as fields.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::rfc3339;
+
+/// A step in the life of a flow, or many such steps together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct FlowLine {
+    /// `began` (of what goes around only), `goes`, `ended`; `folded`: many.
+    pub(crate) state: String,
+    /// `proxy`, `direct`, `around`, `in`, `open`.
+    pub(crate) way: String,
+    pub(crate) protocol: String,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) port: Option<u16>,
+    /// What the address was resolved from through egret, the latest first.
+    pub(crate) names: Vec<String>,
+    pub(crate) pid: Option<u32>,
+    pub(crate) exe: Option<String>,
+    pub(crate) uid: Option<u32>,
+    /// Another container than egret's.
+    pub(crate) container: Option<String>,
+    /// Why the process is not known.
+    pub(crate) unknown: Option<String>,
+    /// Since the last line of this flow; of UDP nobody knows.
+    pub(crate) bytes_up: Option<u64>,
+    pub(crate) bytes_down: Option<u64>,
+    /// Flows that ended.
+    pub(crate) connections: u64,
+    pub(crate) duration_ms: Option<u64>,
+    /// How it ended: `final`, `gone`, `reused`, `wiped`.
+    pub(crate) end: Option<String>,
+    /// What the policy says of it.
+    pub(crate) action: Option<String>,
+    /// Nobody had been there before.
+    pub(crate) new: bool,
+    /// When, of a line that was read.
+    #[serde(skip_serializing)]
+    pub(crate) time: String,
+}
+
+impl FlowLine {
+    /// From a line of a journal. Anything else gives `None`.
+    pub(crate) fn of_event(event: &Value) -> Option<Self> {
+        matches!(event.get("event")?.as_str()?, "flow" | "around").then(|| serde_json::from_value(event.clone()).ok())?
+    }
+
+    /// The kind of event that it is.
+    pub(crate) fn event(&self) -> &'static str {
+        if self.way == "around" { "around" } else { "flow" }
+    }
+
+    /// Stamped with the time of now.
+    pub(crate) fn now(self) -> Self {
+        Self { time: rfc3339(SystemTime::now()), ..self }
+    }
+}
+
+/// Ends of flows were lost.
+#[derive(Debug, Serialize)]
+pub(crate) struct FlowGap {
+    pub(crate) section: &'static str,
+    pub(crate) cause: &'static str,
+}

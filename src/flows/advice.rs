@@ -1,0 +1,54 @@
+//! What to set so that a runtime goes through the proxy: what was measured of clients that ignore the usual variables.
+
+/// By what the executable's name begins with, and what to do.
+const BY_NAME: &[(&str, &str)] = &[
+    (
+        "node",
+        "Node reads the proxy variables only from version 24 on with NODE_USE_ENV_PROXY=1 (`egret env` sets it); the AWS SDK for \
+         JavaScript needs an agent of its own, or egret as entrypoint",
+    ),
+    (
+        "java",
+        "Java reads no proxy variables: set JAVA_TOOL_OPTIONS=-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=3128 \
+         -Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=3128 -Dhttp.nonProxyHosts=localhost|127.*|169.254.170.2",
+    ),
+    (
+        "python",
+        "aiohttp reads the proxy variables only with ClientSession(trust_env=True); requests, httpx, urllib and boto3 read them",
+    ),
+    ("php", "PHP streams read no proxy variables: use its curl, or set a stream context with `proxy` and `request_fulluri`"),
+    ("ruby", "Ruby reads http_proxy for http and https alike, and HTTPS_PROXY not at all: set http_proxy"),
+    ("curl", "curl reads http_proxy in lower case only, and HTTPS_PROXY; --noproxy, NO_PROXY or a .curlrc goes before them"),
+    ("wget", "wget reads http_proxy and https_proxy in lower case only"),
+    ("perl", "LWP reads the proxy variables only with env_proxy => 1"),
+    ("dotnet", "HttpClient reads HTTPS_PROXY unless its handler has UseProxy = false"),
+    (
+        "git",
+        "git reads http_proxy in lower case, HTTPS_PROXY, and http.proxy of its configuration; ssh:// goes around: use https://",
+    ),
+    ("ssh", "ssh reads no proxy variables: set ProxyCommand nc -X connect -x 127.0.0.1:3128 %h %p"),
+];
+
+/// For all others.
+const OTHERS: &str = "set HTTP_PROXY and HTTPS_PROXY in both cases (`egret env` prints them); a client that ignores them needs a setting of \
+                      its own, or egret as entrypoint: `egret run -- CMD`";
+
+/// What to do about an executable; `None` for none.
+pub(crate) fn of(exe: &str) -> Option<&'static str> {
+    let name = exe.strip_suffix(" (deleted)").unwrap_or(exe).rsplit('/').next().filter(|name| !name.is_empty())?;
+    let known = BY_NAME.iter().find(|(begins, _)| name.starts_with(begins));
+    Some(known.map_or(OTHERS, |(_, advice)| advice))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runtimes_are_known_by_the_names_of_their_executables() {
+        assert!(of("/usr/bin/python3.11").is_some_and(|advice| advice.contains("trust_env")));
+        assert!(of("/opt/java/bin/java (deleted)").is_some_and(|advice| advice.contains("JAVA_TOOL_OPTIONS")));
+        assert_eq!(of("/app/server"), Some(OTHERS));
+        assert_eq!(of("/"), None);
+    }
+}

@@ -1,0 +1,232 @@
+//! Every flow of the task is seen, whoever makes it and whether or not it asks the proxy; and what the policy says of those that
+//! go around is done. In a network of its own, with an outside that anybody inside may reach.
+
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::outside::NAMESERVER;
+use crate::support::programs::require;
+use crate::support::{Egret, Outside, Program, eventually, run_egret};
+
+const EGRET: &str = env!("CARGO_BIN_EXE_egret");
+
+/// No privilege.
+const PLAIN: [&str; 3] = ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"];
+
+/// What clients of the proxy may reach.
+const POLICY: &str = "egress:\n  allow: [{ to: 'good.test:80' }]\n";
+/// An HTTP server, and one that says what it hears until the client goes.
+const WEB: &str = "44.0.0.7";
+const ECHO: &str = "44.0.0.8";
+const ECHO_PORT: u16 = 5432;
+
+/// A program of the inside that lives until the test ends it, whatever its variables say of a proxy.
+struct Held(Child);
+
+impl Held {
+    fn start(outside: &Outside, words: &[&str]) -> Self {
+        let enter = outside.enter();
+        let mut command = Command::new(&enter[0]);
+        // Without a capability, as egret: whoever has more than it can't be looked into.
+        command.args(&enter[1..]).arg(require("setpriv")).args(PLAIN).arg(require(words[0])).args(&words[1..]);
+        let proxy = "http://127.0.0.1:1";
+        command.env("HTTP_PROXY", proxy).env("http_proxy", proxy).env("HTTPS_PROXY", proxy);
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts"))
+    }
+
+    fn python(outside: &Outside, script: &str) -> Self {
+        Self::start(outside, &["python3", "-c", &format!("import socket, time\n{script}\ntime.sleep(600)")])
+    }
+
+    /// A connection that goes around and stays.
+    fn echo(outside: &Outside) -> Self {
+        Self::python(outside, &format!("s = socket.create_connection(('{ECHO}', {ECHO_PORT})); s.sendall(b'hello'); s.recv(5)"))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Either fails only if it is gone already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// The first event of a flow that goes around to that address.
+fn around(egret: &Egret, address: &str, port: u16) -> Value {
+    egret.event("around", |event| event["address"] == address && event["port"] == port)
+}
+
+/// What ended there.
+fn ended(egret: &Egret, kind: &str, address: &str) -> Value {
+    egret.event(kind, |event| event["address"] == address && event["state"] == "ended")
+}
+
+fn names(event: &Value) -> Vec<&str> {
+    event["names"].as_array().expect("names").iter().filter_map(Value::as_str).collect()
+}
+
+fn curl(outside: &Outside, args: &[&str]) -> String {
+    let output = outside.program("curl").args(["-sS", "--max-time", "20"]).args(args).run();
+    assert_eq!(output.code, 0, "{output:#?}");
+    output.stdout
+}
+
+#[test]
+fn node_and_java_without_settings_of_their_own_go_around_and_the_report_says_what_to_set() {
+    let Some(outside) = Outside::new() else { return };
+    let egret = outside.egret(POLICY).start();
+    let script = format!(
+        "const http = require('http'); http.get({{ host: '{WEB}', agent: new http.Agent({{ keepAlive: true }}) }}, r => r.resume()); \
+         setInterval(() => {{}}, 1000)"
+    );
+    let source = format!(
+        "public class Get {{ public static void main(String[] w) throws Exception {{ \
+         new java.net.URL(\"http://{ECHO}/\").openStream().readAllBytes(); Thread.sleep(600000); }} }}"
+    );
+    let file = outside.home().join("Get.java");
+    std::fs::write(&file, source).expect("the directory is writable");
+    let _node = Held::start(&outside, &["node", "-e", &script]);
+    let _java = Held::start(&outside, &["java", &file.display().to_string()]);
+    for (program, address) in [("node", WEB), ("java", ECHO)] {
+        let event = around(&egret, address, 80);
+        assert_eq!((&event["state"], &event["action"], &event["protocol"]), (&"began".into(), &"alert".into(), &"tcp".into()));
+        assert!(event["exe"].as_str().is_some_and(|exe| exe.ends_with(program)), "{event:#}");
+        assert!(event["pid"].is_u64() && event["uid"].is_u64() && event["unknown"].is_null(), "{event:#}");
+    }
+    egret.metric_becomes("egret_flows_around_total", &[("action", "alert")], 2.0);
+    let report = inside(&outside, &["report", "--admin", &egret.admin().to_string()]);
+    assert!(report.contains("\nwent around the proxy:\n"), "{report}");
+    assert!(report.contains("NODE_USE_ENV_PROXY=1") && report.contains("JAVA_TOOL_OPTIONS"), "{report}");
+}
+
+#[test]
+fn who_was_told_no_proxy_goes_around_with_the_names_that_led_there_and_the_proxy_does_not() {
+    let Some(outside) = Outside::new() else { return };
+    let egret = outside.egret(POLICY).start();
+    assert!(curl(&outside, &["-x", &format!("http://{}", egret.proxy()), "http://good.test/"]).contains("hello from"));
+    let proxied = ended(&egret, "flow", WEB);
+    assert_eq!((&proxied["way"], proxied["port"].as_u64(), names(&proxied)), (&"proxy".into(), Some(80), vec!["good.test"]));
+    assert!(curl(&outside, &["--noproxy", "*", &format!("http://{WEB}/")]).contains("hello from"));
+    let event = ended(&egret, "around", WEB);
+    assert_eq!((names(&event), &event["end"], event["connections"].as_u64()), (vec!["good.test"], &"final".into(), Some(1)));
+    assert!(event["bytes_up"].as_u64() > Some(40) && event["bytes_down"].as_u64() > Some(80), "{event:#}");
+    let dns = egret.event("flow", |event| event["protocol"] == "udp");
+    assert_eq!(dns["way"], "proxy", "egret's own queries are its own: {dns:#}");
+    assert!(egret.events("around").iter().all(|event| event["address"] != NAMESERVER));
+    let six = "2a00:900d::7";
+    assert!(curl(&outside, &["--noproxy", "*", &format!("http://[{six}]/")]).contains("hello from"));
+    assert_eq!(ended(&egret, "around", six)["port"], 80);
+}
+
+#[test]
+fn addresses_of_direct_do_not_go_around() {
+    let Some(outside) = Outside::new() else { return };
+    let egret = outside.egret(&format!("direct: [{WEB}]\n{POLICY}around: stop\n")).start();
+    curl(&outside, &[&format!("http://{WEB}/")]);
+    assert_eq!(ended(&egret, "flow", WEB)["way"], "direct");
+    assert_eq!(egret.events("around").len(), 0);
+    assert_eq!(egret.get_admin("/readyz").0, 200);
+}
+
+#[test]
+fn a_flow_around_may_end_readiness_or_egret() {
+    let Some(outside) = Outside::new() else { return };
+    let egret = outside.egret(&format!("{POLICY}around: unhealthy\n")).start();
+    let _held = Held::echo(&outside);
+    around(&egret, ECHO, ECHO_PORT);
+    let (status, why) = eventually("readiness is off", || Some(egret.get_admin("/readyz")).filter(|(status, _)| *status != 200));
+    assert!(status == 503 && why.contains("went around the proxy, to 44.0.0.8:5432"), "{why}");
+    drop(egret);
+    let egret = outside.egret(&format!("{POLICY}around: stop\n")).arg("--drain").arg("0").spawn();
+    let status = egret.wait_exit();
+    assert_eq!(status.code(), Some(1), "{}", egret.stderr());
+    assert!(egret.stderr().contains("went around the proxy, to 44.0.0.8:5432"), "{}", egret.stderr());
+}
+
+#[test]
+fn many_flows_are_few_lines_and_add_up() {
+    const FLOWS: u64 = 300;
+    let Some(outside) = Outside::new() else { return };
+    let egret = outside.egret(POLICY).start();
+    let script = format!(
+        "import socket\nfor _ in range({FLOWS}):\n  s = socket.create_connection(('{ECHO}', {ECHO_PORT})); s.sendall(b'12345'); \
+         assert s.recv(5); s.close()"
+    );
+    let ran = outside.program("python3").args(["-c", &script]).run();
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    egret.metric_becomes("egret_flows_total", &[("way", "around")], 300.0);
+    egret.stop();
+    let lines: Vec<Value> = egret.events("around").into_iter().filter(|event| event["address"] == ECHO).collect();
+    let sum = |key: &str| lines.iter().filter_map(|line| line[key].as_u64()).sum::<u64>();
+    assert_eq!((sum("connections"), sum("bytes_up")), (FLOWS, FLOWS * 5));
+    assert!(lines.iter().any(|line| line["state"] == "folded") && lines.len() < 100, "{}", lines.len());
+}
+
+#[test]
+fn datagrams_are_seen_and_what_they_carry_shows_on_the_interfaces() {
+    let Some(outside) = Outside::new() else { return };
+    let egret = outside.egret(POLICY).start();
+    let _held = Held::python(
+        &outside,
+        "a = socket.socket(type=socket.SOCK_DGRAM); a.connect(('45.0.0.9', 9))\n\
+         b = socket.socket(type=socket.SOCK_DGRAM); b.bind(('', 0))\n\
+         for _ in range(200):\n  try: a.send(b'x' * 1000)\n  except OSError: pass\n  time.sleep(0.02)",
+    );
+    let event = around(&egret, "45.0.0.9", 9);
+    assert_eq!((&event["protocol"], &event["bytes_up"]), (&"udp".into(), &Value::Null));
+    let open = eventually("the socket without a peer is shown", || {
+        flows(&outside, &egret).into_iter().find(|flow| flow["way"] == "open" && flow["exe"].as_str().is_some())
+    });
+    assert_eq!(open["address"], Value::Null);
+    eventually("the bytes are unexplained", || {
+        let status: Value = serde_json::from_str(&egret.get_admin("/status").1).expect("JSON");
+        (status["flows"]["unexplained"]["bytes_up"].as_u64() > Some(50_000)).then_some(())
+    });
+}
+
+#[test]
+fn the_command_shows_what_egret_knows_and_looks_for_itself_where_there_is_none() {
+    let Some(outside) = Outside::new() else { return };
+    let _held = Held::echo(&outside);
+    let alone = || inside(&outside, &["flows", "--admin", "127.0.0.1:1"]);
+    let text = eventually("the flow is there", || Some(alone()).filter(|text| text.contains("44.0.0.8:5432")));
+    assert!(text.starts_with("1 flow, 1 around the proxy\n"), "{text}");
+    let row = text.lines().find(|line| line.starts_with("around")).expect("a row");
+    assert!(row.contains("established") && row.contains("python3"), "{row}");
+    let egret = outside.egret(POLICY).start();
+    around(&egret, ECHO, ECHO_PORT);
+    let flow = flows(&outside, &egret).into_iter().find(|flow| flow["address"] == ECHO).expect("the flow");
+    assert_eq!((&flow["way"], &flow["state"], flow["bytes_up"].as_u64()), (&"around".into(), &"established".into(), Some(5)));
+    let journal = egret.stdout_lines().join("\n");
+    let report: Value = serde_json::from_str(&run_egret(["report", "-", "--output", "json"], &journal).stdout).expect("JSON");
+    assert_eq!((&report["around"][0]["address"], report["around"][0]["port"].as_u64()), (&ECHO.into(), Some(5432)));
+    let hour = report["trends"][0]["hour"].as_str().expect("an hour");
+    assert!(hour.ends_with(":00:00Z"), "{report:#}");
+}
+
+#[test]
+fn flows_may_be_left_alone_and_then_nobody_is_promised_anything() {
+    let egret = Egret::with_policy("version: 1\naround: stop\n").arg("--flows=0").start();
+    let event = egret.event("coverage", |event| event["section"] == "around");
+    assert_eq!(event["served"], false);
+    let status: Value = serde_json::from_str(&egret.get_admin("/status").1).expect("JSON");
+    assert_eq!((&status["flows"]["state"], &status["unserved"][0]), (&"off".into(), &"around".into()));
+}
+
+/// What a command of egret's prints in the inside.
+fn inside(outside: &Outside, args: &[&str]) -> String {
+    let enter = outside.enter();
+    let output = Program::at(std::path::Path::new(&enter[0])).args(&enter[1..]).arg(EGRET).args(args).run();
+    assert_eq!(output.code, 0, "{output:#?}");
+    output.stdout
+}
+
+/// Every flow, as the running egret knows it.
+fn flows(outside: &Outside, egret: &Egret) -> Vec<Value> {
+    let answer = inside(outside, &["flows", "--output", "json", "--admin", &egret.admin().to_string()]);
+    let answer: Value = serde_json::from_str(&answer).expect("JSON");
+    assert_eq!(answer["source"], "egret");
+    answer["flows"].as_array().expect("a list").clone()
+}
