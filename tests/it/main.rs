@@ -1,8 +1,9 @@
 //! End to end: the real program, real sockets, real clients. Each module is a promise.
 //!
-//! Needs Debian's acl, curl, default-jdk-headless, git, golang-go, iproute2, libcap2-bin, minisign, musl-tools, nginx-light,
-//! openssh-client, openssl, patch, postgresql-client, prometheus, python3-jsonschema, python3-requests, python3-yaml,
-//! util-linux and wget, and Node 24 (`.ci/run` has the command); a test that misses one fails and names it.
+//! Needs Debian's acl, curl, default-jdk-headless, git, golang-go, iproute2, libcap2-bin, libio-socket-ssl-perl,
+//! liblwp-protocol-https-perl, minisign, musl-tools, nginx-light, openssh-client, openssl, patch, php-cli, php-curl,
+//! postgresql-client, prometheus, python3-aiohttp, python3-boto3, python3-httpx, python3-jsonschema, python3-requests,
+//! python3-yaml, ruby, util-linux and wget, Node 24 and libraries for it (`.ci/run` has the commands); a test that misses one fails and names it.
 
 mod support;
 
@@ -17,7 +18,7 @@ mod forward; // HTTP in the clear, request by request (P)
 mod framing; // where a cleartext request ends: one reading, or none (P)
 mod answers; // upstreams that lie about where an answer ends (P)
 mod tunnels; // bytes both ways: half-close, server-first, WebSocket, 64 MiB
-mod clients; // curl, Python, Node, git, openssl, nginx as users have them
+mod clients; // curl, Python, Node, git, openssl, nginx as users have them; the matrix of all clients
 mod dns; // upstreams, failures, rebinding, DNS over TLS
 mod liar; // DNS answers that lie (A)
 mod roles; // who is asking: by port and by proxy user
@@ -31,6 +32,7 @@ mod agreement; // denial, journal and explain say the same, for every reason the
 mod commands; // check, explain, env, health
 mod inject; // task definitions: in, out, and back; the program copied into a volume
 mod deploy; // the examples: what egret made of them, and what reads them
+mod task; // containers of one task: health, the order of the end, exit codes
 mod doctor; // what the machine allows, and which clients go around
 mod check_output; // every message of `check`, in all its forms
 mod exe_roles; // roles by executable

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DEBIAN_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// Programs whose Debian package is named otherwise.
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 20] = [
     ("setcap", "libcap2-bin"),
     ("setfacl", "acl"),
     ("ip", "iproute2"),
@@ -32,6 +32,9 @@ const PACKAGES: [(&str, &str); 17] = [
     ("nsenter", "util-linux"),
     ("go", "golang-go"),
     ("java", "default-jdk-headless"),
+    ("javac", "default-jdk-headless"),
+    ("keytool", "default-jdk-headless"),
+    ("php", "php-cli"),
     ("musl-gcc", "musl-tools"),
     ("unshare", "util-linux"),
     ("node", "nodejs"),
@@ -80,6 +83,7 @@ fn search_path() -> OsString {
 pub(crate) struct Program {
     command: Command,
     stdin: Vec<u8>,
+    patience: Duration,
 }
 
 /// What a program that ended left behind.
@@ -101,7 +105,7 @@ impl Program {
         let mut command = Command::new(file);
         // No home: nobody's ~/.curlrc or ~/.npmrc decides a test.
         command.env_clear().env("PATH", search_path()).env("HOME", "/nonexistent");
-        Self { command, stdin: Vec::new() }
+        Self { command, stdin: Vec::new(), patience: PATIENCE }
     }
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -129,17 +133,23 @@ impl Program {
         self
     }
 
-    /// Runs it to its end. Panics when that takes longer than 30 seconds, with what it had written by then.
+    /// For programs that take long to start on a busy machine.
+    pub(crate) fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Runs it to its end. Panics when that takes longer than its patience, 30 seconds if nothing else was said, with what it had written by then.
     pub(crate) fn run(mut self) -> Output {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().unwrap_or_else(|e| panic!("{:?} does not start: {e}", self.command));
         feed(&mut child, self.stdin);
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
-        let status = wait(&mut child);
+        let status = wait(&mut child, self.patience);
         let output =
             Output { code: status.as_ref().map_or(0, exit_code), stdout: collected(&stdout), stderr: collected(&stderr) };
-        assert!(status.is_some(), "{:?} still ran after {PATIENCE:?} and was killed: {output:#?}", self.command);
+        assert!(status.is_some(), "{:?} still ran after {:?} and was killed: {output:#?}", self.command, self.patience);
         output
     }
 }
@@ -173,8 +183,8 @@ fn collected(pipe: &Receiver<Vec<u8>>) -> String {
 }
 
 /// The end of the process, or `None` when it had to be killed.
-fn wait(child: &mut Child) -> Option<ExitStatus> {
-    let end = Instant::now() + PATIENCE;
+fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+    let end = Instant::now() + patience;
     while Instant::now() < end {
         if let Some(status) = child.try_wait().expect("a child can be waited for") {
             return Some(status);
