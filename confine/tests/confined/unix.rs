@@ -133,29 +133,31 @@ kept[0].connect("stream"); print("long ago", server.accept()[0].send(b"x"), kept
     ran.said("long ago 1 b'x' False");
 }
 
-/// Whoever was interrupted calls again, and is connected once. A few answers are lost by kernels without the wait for fatal
-/// signals only: those that come after the signal and before the caller looks. More of them are, the busier the machine is.
+/// Whoever was interrupted calls again, and is connected once. Kernels without the wait for fatal signals only lose answers that
+/// come after the signal and before the caller looks: of a connect that was made it is told then, of a socket it is lost.
 #[test]
 fn unix_sockets_without_landlock_bear_a_storm_of_signals() {
     let ran = serving_of_old(
         Ground::OldKernel,
         r#"
 signal.signal(signal.SIGURG, lambda *_: None); signal.siginterrupt(signal.SIGURG, False)
-ended, thread, s, failed = False, threading.main_thread().ident, serving("here", backlog=2000), []
+thread, s, failed, turns = threading.main_thread().ident, serving("here", backlog=2000), set(), threading.Semaphore(0)
 def storm():
-    while not ended: signal.pthread_kill(thread, signal.SIGURG)
-stormer = threading.Thread(target=storm, daemon=True); stormer.start()
+    while True:
+        turns.acquire()
+        for _ in range(100): signal.pthread_kill(thread, signal.SIGURG)
+threading.Thread(target=storm, daemon=True).start()
 for _ in range(300):
-    c = unix(); came = outcome(c.connect, "here")
-    if came != "ok": failed.append(came)
+    c = unix(); turns.release(); came = outcome(c.connect, "here")
+    if came != "ok": failed.add(came)
     c.close()
-ended = True; stormer.join(); s.setblocking(False); accepted = 0
+s.setblocking(False); accepted = 0
 while outcome(lambda: s.accept()[0].close()) == "ok": accepted += 1
-print("failed", set(failed) - {"EISCONN"} or len(failed) > 15, "accepted", accepted)
+print("failed", failed - {"EISCONN"}, "accepted", accepted)
 "#,
     );
     let Some(ran) = ran else { return };
-    ran.went_well().said("failed False accepted 300");
+    ran.went_well().said("failed set() accepted 300");
 }
 
 /// Whoever listens sees the user and group that the app has, not those of the supervisor.

@@ -426,7 +426,7 @@ impl Names for Book {
     }
 
     fn refuses(&self, query: &Query) -> bool {
-        !is_good(&name_in(&query.message).unwrap_or_default())
+        name_in(&query.message).is_some_and(|name| !is_good(&name))
     }
 
     fn query(&self, query: Query, answer: Answer) {
