@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use egret_policy::{DEFAULT_ROLE, Denial, Flight, Host, Name, Permit, Policy, Reason, Request, Sni, Target, UnixTime};
@@ -108,6 +108,14 @@ impl Evidence {
             );
         }
         Ok(Self { missing, ..evidence })
+    }
+
+    /// Reads one journal that is in memory.
+    pub(crate) fn of(journal: &[u8]) -> Self {
+        let (mut evidence, mut missing) = (Self::default(), Missing::default());
+        // To read what is in memory cannot fail.
+        let _ = reading::lines(Path::new("journal"), journal, &mut missing, &mut |event| evidence.see(event));
+        Self { missing, ..evidence }
     }
 
     fn see(&mut self, event: &Value) {

@@ -25,4 +25,5 @@ mod replay;
 mod learn;
 mod variables;
 mod inject;
+pub mod retelling;
 mod commands;

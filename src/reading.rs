@@ -45,7 +45,11 @@ pub(crate) fn read(paths: &[PathBuf], mut each: impl FnMut(&Value)) -> anyhow::R
     Ok(missing)
 }
 
-fn lines(path: &Path, mut from: impl BufRead, missing: &mut Missing, each: &mut impl FnMut(&Value)) -> io::Result<()> {
+/// Reads one journal to its end; `path` is what it is called in messages.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn lines(path: &Path, mut from: impl BufRead, missing: &mut Missing, each: &mut impl FnMut(&Value)) -> io::Result<()> {
     let mut line = Vec::new();
     for number in 1u64.. {
         line.clear();

@@ -58,7 +58,7 @@ async fn flight(client: &mut Client) -> Result<Flight, Stop> {
         return request::hello(client).await;
     }
     loop {
-        match http::is_request(&client.said) {
+        match http::opens_request(&client.said) {
             Some(true) => return Ok(Flight::Http),
             Some(false) => return Ok(Flight::Opaque),
             None => client.hear().await?,

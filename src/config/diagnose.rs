@@ -194,7 +194,7 @@ impl Diagnostics {
         let (line, from) = self.line_of(one.at);
         let start = floor(&self.text, one.at.start) - from;
         let end = floor(&self.text, one.at.end.max(one.at.start)).saturating_sub(from).clamp(start, line.len().max(start));
-        let snippet = Snippet::source(line)
+        let snippet = Snippet::source(still(line))
             .line_start(one.line as usize)
             .path(&self.origin)
             .annotation(AnnotationKind::Primary.span(start..end));
@@ -215,9 +215,25 @@ impl Diagnostics {
 
 /// A text for a terminal: short, and nothing in it that steers.
 fn shown(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let plain = |c: char| if c.is_control() || ends_line(c) { char::REPLACEMENT_CHARACTER } else { c };
     let cut = if text.chars().nth(MAX_MESSAGE).is_some() { "…" } else { "" };
     text.chars().take(MAX_MESSAGE).map(plain).chain(cut.chars()).collect()
+}
+
+/// A line of the policy, in which nothing steers a terminal that the renderer lets pass: of the control characters it
+/// replaces those of ASCII. As many octets as before, so that what is marked stays where it is.
+fn still(line: &str) -> String {
+    let same_length = |c: char| match c {
+        '\u{80}'..='\u{9f}' => '\u{bf}',
+        _ if ends_line(c) => char::REPLACEMENT_CHARACTER,
+        _ => c,
+    };
+    line.chars().map(same_length).collect()
+}
+
+/// Ends a line for some readers and not for others.
+fn ends_line(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// The nearest place at or before this one where a character begins.

@@ -54,4 +54,5 @@ mod hostile; // journals, variables, signals and clients that mean harm (L, O, C
 mod launch; // `run -- CMD`: the app as egret's child
 mod confined; // `run -- CMD`: every connection and every name of the app is held to the policy
 mod abuse_table; // docs/abuse.md and the tests agree
+mod fuzz_seeds; // what fuzzing looks for, of its stored corpora
 mod tidy; // promises about the source itself

@@ -42,6 +42,8 @@ impl Joiner {
     /// Reads on in `said`, which holds everything the client has said, from its first byte. The count in `Done` is
     /// that of the raw bytes up to the end of the hello's last record; they travel on untouched.
     pub fn read(&mut self, said: &[u8]) -> Progress<Hello> {
+        // What lies beyond the limit is not looked at, or it would depend on the size of a read whether it counts.
+        let said = &said[..said.len().min(MAX_HELLO)];
         loop {
             match self.message_length() {
                 Some(length) if length > MAX_HELLO => return Progress::Never("the ClientHello is longer than 64 KiB".into()),

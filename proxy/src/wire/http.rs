@@ -81,7 +81,7 @@ fn read(target: &str, headers: &[Header<'_>]) -> Result<Connect, String> {
 
 /// The host that the Host field of a request names; `None` if it names none, or not in one way. The bytes stay where they are.
 #[must_use]
-pub(crate) fn host(said: &[u8]) -> Progress<Option<Name>> {
+pub fn host(said: &[u8]) -> Progress<Option<Name>> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(said) {
@@ -147,6 +147,14 @@ fn is_token(byte: u8) -> bool {
 fn has_version(line: &[u8]) -> bool {
     let mut words = line.rsplit(|byte| is_blank(*byte)).filter(|word| !word.is_empty());
     words.next().is_some_and(|last| last.len() >= 5 && last[..5].eq_ignore_ascii_case(b"HTTP/"))
+}
+
+/// The same of no more than one line's worth: what lies beyond it is not looked at, or the size of a read would decide, and
+/// what is open still is a request, as blanks may come before one without end.
+#[must_use]
+pub fn opens_request(said: &[u8]) -> Option<bool> {
+    let line = said.get(..=MAX_REQUEST_LINE);
+    is_request(line.unwrap_or(said)).or(line.map(|_| true))
 }
 
 #[cfg(test)]
