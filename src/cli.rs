@@ -18,6 +18,7 @@ pub(crate) use self::inject::{InjectArgs, InstallArgs};
 use crate::commands::explain::Shows;
 use crate::config::diagnose::Diagnostics;
 use crate::confinement::Confine;
+use crate::journal::WhenFull;
 use crate::learn::Mark;
 use crate::variables::Runtime;
 use crate::{commands, run, settings};
@@ -118,6 +119,9 @@ pub(crate) struct RunArgs {
     /// Where records go: a file, or - for stdout [default: -]
     #[arg(long, value_name = "FILE", env = "EGRET_JOURNAL")]
     pub(crate) journal: Option<String>,
+    /// What is done when a line cannot be queued or written [default: drop]
+    #[arg(long, value_name = "WHAT", env = "EGRET_JOURNAL_FULL")]
+    pub(crate) journal_full: Option<WhenFull>,
     /// After SIGTERM, serve this long for the app that drains too; CMD is killed after it [default: 10]
     #[arg(long, value_name = "SECONDS", env = "EGRET_DRAIN", value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub(crate) drain: Option<u64>,

@@ -1,5 +1,5 @@
 //! The journal: one writer thread, one bounded queue. Connections never wait for it; when the writer cannot keep up,
-//! events are dropped, counted, and the next line that can be written says how many.
+//! events are dropped, counted, and the next line that can be written says how many; or egret ends, if that is asked for.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::{fmt, thread};
+
+use clap::ValueEnum;
+use tokio::sync::watch;
 
 use crate::events::Event;
 
@@ -18,78 +22,151 @@ const FINISH: Duration = Duration::from_secs(2);
 /// How often the writer looks whether it was told to end.
 const TICK: Duration = Duration::from_millis(50);
 
+/// What is done when a line cannot be queued or written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum WhenFull {
+    /// It is dropped, counted and told; decisions go on
+    #[default]
+    Drop,
+    /// Nothing goes out any more, and egret ends
+    Stop,
+}
+
+impl fmt::Display for WhenFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Drop => "drop",
+            Self::Stop => "stop",
+        })
+    }
+}
+
 /// The way into the journal. Clones write to the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Journal {
     queue: SyncSender<Event>,
-    lost: Arc<AtomicU64>,
+    losses: Arc<Losses>,
+}
+
+/// What could not be written, and what follows from that.
+#[derive(Debug, Default)]
+struct Losses {
+    /// Events that no line has told of yet.
+    untold: AtomicU64,
+    total: AtomicU64,
+    when_full: WhenFull,
+    /// Why egret is to end.
+    end: watch::Sender<Option<String>>,
+}
+
+impl Losses {
+    fn add(&self, count: u64, why: impl FnOnce() -> String) {
+        self.untold.fetch_add(count, Ordering::Relaxed);
+        self.total.fetch_add(count, Ordering::Relaxed);
+        metrics::counter!(crate::metrics::EVENTS_DROPPED, "sink" => "journal").increment(count);
+        if self.when_full == WhenFull::Stop {
+            self.end.send_if_modified(|end| {
+                let first = end.is_none();
+                end.get_or_insert_with(why);
+                first
+            });
+        }
+    }
 }
 
 /// The writer, to be waited for at the end.
 pub(crate) struct Writer {
     thread: JoinHandle<()>,
     end: Arc<AtomicU64>,
+    losses: Arc<Losses>,
 }
 
 impl Journal {
     /// Opens a journal: `-` is stdout, anything else a file that is appended to.
-    pub(crate) fn open(path: &str) -> io::Result<(Self, Writer)> {
+    pub(crate) fn open(path: &str, when_full: WhenFull) -> io::Result<(Self, Writer)> {
         let sink: Box<dyn Write + Send> = match path {
             "-" => Box::new(io::stdout()),
             path => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
         };
         let (queue, events) = sync_channel(QUEUE);
-        let (lost, end) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let (counted, ending) = (Arc::clone(&lost), Arc::clone(&end));
-        let thread = std::thread::Builder::new()
+        let losses = Arc::new(Losses { when_full, ..Losses::default() });
+        let end = Arc::new(AtomicU64::new(0));
+        let (counted, ending) = (Arc::clone(&losses), Arc::clone(&end));
+        let thread = thread::Builder::new()
             .name("journal".into())
             .spawn(move || write_all(&events, BufWriter::new(sink), &counted, &ending))?;
-        Ok((Self { queue, lost }, Writer { thread, end }))
+        Ok((Self { queue, losses: Arc::clone(&losses) }, Writer { thread, end, losses }))
     }
 
     /// Writes an event, or counts it as lost.
     pub(crate) fn write(&self, event: Event) {
         if self.queue.try_send(event).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-            metrics::counter!(crate::metrics::EVENTS_DROPPED, "sink" => "journal").increment(1);
+            self.losses.add(1, || format!("the journal is full: {QUEUE} events wait, and nobody reads them"));
         }
+    }
+
+    /// Waits until egret must end for want of a journal, and says why. Where lines are dropped, for ever.
+    pub(crate) fn failed(&self) -> impl Future<Output = String> + use<> {
+        let mut end = self.losses.end.subscribe();
+        async move {
+            let why = end.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+            // Without one, nobody is left who could tell it.
+            if let Some(why) = why { why } else { std::future::pending().await }
+        }
+    }
+
+    /// Whether it came to that.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.losses.end.borrow().is_some()
     }
 }
 
 impl Writer {
-    /// Waits until what is queued has been written, or gives up on a reader that does not read.
+    /// Waits until what is queued has been written, or gives up on a reader that does not read, and says what is lacking.
     pub(crate) fn finish(self) {
         self.end.store(1, Ordering::Relaxed);
         let deadline = std::time::Instant::now() + FINISH;
         while !self.thread.is_finished() && std::time::Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
+        }
+        let lost = self.losses.total.load(Ordering::Relaxed);
+        if !self.thread.is_finished() {
+            eprintln!("egret: nobody reads the journal: {lost} events are lost, and what waited at the end");
+        } else if lost > 0 {
+            eprintln!("egret: {lost} events could not be written to the journal");
         }
     }
 }
 
-fn write_all(events: &Receiver<Event>, mut sink: BufWriter<Box<dyn Write + Send>>, lost: &AtomicU64, end: &AtomicU64) {
+fn write_all(events: &Receiver<Event>, mut sink: BufWriter<Box<dyn Write + Send>>, losses: &Losses, end: &AtomicU64) {
     loop {
         match events.recv_timeout(TICK) {
-            Ok(event) => write_batch(event, events, &mut sink, lost),
-            Err(RecvTimeoutError::Timeout) if end.load(Ordering::Relaxed) == 0 => {}
+            Ok(event) => write_batch(Some(event), events, &mut sink, losses),
+            Err(RecvTimeoutError::Timeout) if end.load(Ordering::Relaxed) == 0 => {
+                // Told at once, as there may be no next line for a long time.
+                if losses.untold.load(Ordering::Relaxed) > 0 {
+                    write_batch(None, events, &mut sink, losses);
+                }
+            }
             Err(_) => return,
         }
     }
 }
 
 /// Writes until the queue is empty, then flushes: one system call under load, no delay without.
-fn write_batch(first: Event, events: &Receiver<Event>, sink: &mut impl Write, lost: &AtomicU64) {
+fn write_batch(first: Option<Event>, events: &Receiver<Event>, sink: &mut impl Write, losses: &Losses) {
     let (mut written, mut count) = (Ok(()), 0);
-    let missed = lost.swap(0, Ordering::Relaxed);
+    let missed = losses.untold.swap(0, Ordering::Relaxed);
     let gap = (missed > 0).then_some(Event::Gap { cause: "journal_behind", lost: missed });
-    for event in [first].into_iter().chain(gap).chain(events.try_iter()) {
+    let told = gap.is_some();
+    for event in first.into_iter().chain(gap).chain(events.try_iter()) {
         written = written.and_then(|()| writeln!(sink, "{}", event.line()));
         count += 1;
     }
     if let Err(error) = written.and_then(|()| sink.flush()) {
-        // How much of the batch arrived cannot be known; all of it is called lost.
-        lost.fetch_add(count + missed, Ordering::Relaxed);
-        metrics::counter!(crate::metrics::EVENTS_DROPPED, "sink" => "journal").increment(count);
+        // How much of the batch arrived cannot be known; all of it is called lost, but not the line that told of losses.
+        losses.untold.fetch_add(missed, Ordering::Relaxed);
+        losses.add(count - u64::from(told), || format!("the journal cannot be written: {error}"));
         tracing::error!(%error, "the journal cannot be written");
     }
 }
@@ -105,17 +182,28 @@ mod tests {
     #[test]
     fn what_was_lost_is_told_by_the_next_line_that_can_be_written() {
         let (queue, events) = sync_channel(1);
-        let lost = Arc::new(AtomicU64::new(0));
-        let journal = Journal { queue, lost: Arc::clone(&lost) };
+        let losses = Arc::new(Losses::default());
+        let journal = Journal { queue, losses: Arc::clone(&losses) };
         for n in 0..4 {
             journal.write(gap(n));
         }
         let mut sink = Vec::new();
-        write_batch(events.recv().unwrap(), &events, &mut sink, &lost);
+        write_batch(events.recv().ok(), &events, &mut sink, &losses);
         let text = String::from_utf8(sink).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.len() == 2 && lines[1].contains("\"journal_behind\",\"lost\":3"), "{text}");
-        assert_eq!(lost.load(Ordering::Relaxed), 0);
+        assert_eq!((losses.untold.load(Ordering::Relaxed), journal.has_failed()), (0, false));
+    }
+
+    #[test]
+    fn who_must_not_lose_a_line_is_told_with_the_first_that_is_lost() {
+        let (queue, _events) = sync_channel(1);
+        let losses = Arc::new(Losses { when_full: WhenFull::Stop, ..Losses::default() });
+        let journal = Journal { queue, losses };
+        journal.write(gap(1));
+        assert!(!journal.has_failed());
+        journal.write(gap(2));
+        assert!(journal.has_failed());
     }
 
     #[test]
@@ -131,8 +219,8 @@ mod tests {
         }
         let (queue, events) = sync_channel(8);
         queue.send(gap(2)).unwrap();
-        let lost = AtomicU64::new(5);
-        write_batch(gap(1), &events, &mut Full, &lost);
-        assert_eq!(lost.load(Ordering::Relaxed), 5 + 3, "what was missed, and the three lines of this batch");
+        let losses = Losses { untold: AtomicU64::new(5), ..Losses::default() };
+        write_batch(Some(gap(1)), &events, &mut Full, &losses);
+        assert_eq!(losses.untold.load(Ordering::Relaxed), 5 + 2, "what was missed, and two of the three lines of this batch");
     }
 }

@@ -73,7 +73,7 @@ const TABLE: &[(&str, Kind, &str)] = &[
     (ACCEPT_ERRORS, Kind::Counter, "Accepts that failed for want of descriptors or memory"),
     (REVOKED, Kind::Counter, "Live connections closed because another policy would not let them through"),
     (UNATTRIBUTED, Kind::Counter, "Clients whose executable could not be told, though roles ask for it"),
-    (PANICS, Kind::Counter, "Connections that ended in a panic of ours"),
+    (PANICS, Kind::Counter, "Panics of ours; each ended a connection, or a task in the background"),
     (EVENTS_DROPPED, Kind::Counter, "Events lost because their sink could not keep up"),
     (DESTINATIONS, Kind::Gauge, "Destinations in the discovery table"),
     (FLOWS, Kind::Counter, "Flows of this network namespace that ended, by the way that they took and protocol"),
@@ -117,6 +117,15 @@ pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
     }
     begin_at_zero();
     Ok(handle)
+}
+
+/// Counts every panic from now on, whichever task it ends; it is still printed.
+pub(crate) fn count_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        counter!(PANICS).increment(1);
+        print(panic);
+    }));
 }
 
 /// An alert on a counter that does not exist yet never fires: those that alerts stand on begin at zero.
@@ -201,10 +210,8 @@ pub(crate) fn closed(record: &Record) {
     for (direction, bytes) in [("up", record.bytes_up), ("down", record.bytes_down)] {
         counter!(BYTES, "direction" => direction, "role" => record.role.clone()).increment(bytes);
     }
-    match record.close {
-        Close::Panic => counter!(PANICS).increment(1),
-        Close::Revoked => counter!(REVOKED).increment(1),
-        _ => {}
+    if record.close == Close::Revoked {
+        counter!(REVOKED).increment(1);
     }
 }
 
@@ -323,4 +330,23 @@ pub(crate) fn files_covered(ledger: &Ledger) {
 
 fn float(count: usize) -> f64 {
     u32::try_from(count).map_or(f64::MAX, f64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r15_every_panic_is_counted_whichever_task_it_ends() {
+        count_panics();
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            for _ in 0..2 {
+                assert!(std::panic::catch_unwind(|| panic!("a bug, on purpose")).is_err());
+            }
+        });
+        let text = handle.render();
+        assert!(text.contains("egret_panics_total 2"), "{text}");
+    }
 }

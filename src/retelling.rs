@@ -5,18 +5,23 @@ use std::path::Path;
 
 use crate::discovery::report::Report;
 use crate::discovery::{Discovery, Sighting};
+use crate::events::flows::FlowLine;
 use crate::evidence::Evidence;
+use crate::flows::trends::Trends;
 use crate::learn::{self, Learner, Mark};
 use crate::reading::{self, Missing};
 
 /// The report of a journal.
 #[must_use]
 pub fn report(journal: &[u8]) -> String {
-    let (mut discovery, mut missing) = (Discovery::default(), Missing::default());
-    let mut each = |event: &_| Sighting::of_event(event).into_iter().for_each(|sighting| discovery.see(sighting));
+    let (mut discovery, mut flows, mut missing) = (Discovery::default(), Trends::default(), Missing::default());
+    let mut each = |event: &_| {
+        Sighting::of_event(event).into_iter().for_each(|sighting| discovery.see(sighting));
+        FlowLine::of_event(event).iter().for_each(|line| flows.see(line));
+    };
     // To read what is in memory cannot fail.
     let _ = reading::lines(Path::new("journal"), journal, &mut missing, &mut each);
-    Report::new(&discovery, missing).text()
+    Report::new(&discovery, &flows, missing).text()
 }
 
 /// The policy that is learnt from a journal, everything that is left out unless asked for included; `None` if it holds

@@ -26,7 +26,7 @@ use crate::events::{Event, Lifecycle};
 use crate::files::{self, Kind, Monitor, Outlets, Own, Stop};
 use crate::flows::Flows;
 use crate::flows::ways::OwnSockets;
-use crate::journal::Journal;
+use crate::journal::{Journal, WhenFull};
 use crate::launch::{Handle, Launch, Termination, Told};
 use crate::readiness::Readiness;
 use crate::reload::{Reasons, Reloader};
@@ -59,15 +59,15 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
         if threads == 1 { tokio::runtime::Builder::new_current_thread() } else { tokio::runtime::Builder::new_multi_thread() };
     let runtime =
         builder.worker_threads(threads).enable_all().build().context("cannot start the runtime").map_err(Failure::Environment)?;
-    let (journal, writer) = open_journal(&settings.journal)?;
+    let (journal, writer) = open_journal(&settings.journal, settings.journal_full)?;
     let outcome = runtime.block_on(live(settings, found, recorder, journal, &args.command));
     runtime.shutdown_timeout(Duration::from_millis(100));
     writer.finish();
     outcome
 }
 
-fn open_journal(path: &str) -> Result<(Journal, journal::Writer), Failure> {
-    Journal::open(path).with_context(|| format!("cannot open the journal {path}")).map_err(Failure::Environment)
+fn open_journal(path: &str, when_full: WhenFull) -> Result<(Journal, journal::Writer), Failure> {
+    Journal::open(path, when_full).with_context(|| format!("cannot open the journal {path}")).map_err(Failure::Environment)
 }
 
 /// Installing the metrics recorder calibrates a clock, for half a millisecond and more: other things are started meanwhile.
@@ -91,13 +91,14 @@ async fn live(
     let launch = Launch::prepare(command, hold, &confinement, &journal, &child)?;
     let listeners = Listeners::bind(&settings).await?;
     let prometheus = recorder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(Failure::Environment)?;
+    metrics::count_panics();
     let readiness = Arc::new(Readiness::default());
     let stop = Stop::default();
     // It has its own threads: the sooner they begin, the better.
     let files = watch_files(&settings, &journal, &readiness, &stop)?;
     let surroundings = listeners.surroundings();
     let own = Arc::new(OwnSockets::default());
-    let witness = Arc::new(Witness::new(&journal, Arc::clone(&own)));
+    let witness = Arc::new(Witness::new(&journal, &readiness, Arc::clone(&own)));
     let gateway = gateway(&settings, &surroundings, &witness, &own)?;
     let phase = Phase { journal: journal.clone(), listen: listeners.addresses.clone(), admin: listeners.admin_address, gateway };
     let serving = Serving::default();
@@ -139,12 +140,17 @@ async fn live(
     for listener in listeners.proxies {
         tokio::spawn(Arc::clone(&stage.phase.gateway).serve(listener, stage.serving.clone()));
     }
+    tokio::spawn(stop_without_journal(stage.phase.journal.failed(), stage.serving.clone(), stage.stop.clone()));
     stage.phase.tell("started");
 
     let outcome = match launch {
         Some(launch) => stage.command(launch, &config.direct, exit.as_ref(), &mut ending).await,
         None => {
-            ending.live(drain, told(stage.stop.subscribe()), || stage.draining()).await;
+            tokio::select! {
+                () = ending.live(drain, told(stage.stop.subscribe()), || stage.draining()) => {}
+                // For want of a journal: nothing is served any more.
+                () = stage.serving.close.cancelled() => {}
+            }
             Ok(())
         }
     };
@@ -191,6 +197,7 @@ impl Stage {
         files::finish(&self.files, FINAL_LOOK).await;
         self.phase.tell("stopped");
         match self.stop.borrow().as_ref() {
+            Some(why) if outcome.is_ok() && self.phase.journal.has_failed() => Err(Failure::Environment(anyhow!("{why}"))),
             Some(why) if outcome.is_ok() => {
                 eprintln!("egret: {why}");
                 Err(Failure::Negative)
@@ -213,7 +220,20 @@ async fn told(mut stop: watch::Receiver<Option<String>>) -> String {
     if let Some(why) = why { why } else { std::future::pending().await }
 }
 
-/// Ends the command when the file watch says so.
+/// Lets nothing out any more once the journal has failed, and ends egret.
+async fn stop_without_journal(failed: impl Future<Output = String>, serving: Serving, stop: Stop) {
+    let why = failed.await;
+    // Why, before that is acted upon.
+    stop.send_if_modified(|first| {
+        let modified = first.is_none();
+        first.get_or_insert(why);
+        modified
+    });
+    serving.stop_accepting.cancel();
+    serving.close.cancel();
+}
+
+/// Ends the command when the file watch, or the journal, says so.
 async fn end_when_told(stop: watch::Receiver<Option<String>>, handle: Handle, grace: Duration) {
     let why = told(stop).await;
     eprintln!("egret: {why}");

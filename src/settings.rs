@@ -17,6 +17,7 @@ use crate::config::source::{self, Source, Text};
 use crate::config::{self, Config, Written};
 use crate::confinement::Confine;
 use crate::events::rfc3339_of;
+use crate::journal::WhenFull;
 
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:3128";
 pub(crate) const DEFAULT_ADMIN: &str = "127.0.0.1:3129";
@@ -35,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) admin: SocketAddr,
     pub(crate) journal: String,
+    pub(crate) journal_full: WhenFull,
     pub(crate) drain: Duration,
     pub(crate) limits: Limits,
     pub(crate) close_revoked: bool,
@@ -66,6 +68,8 @@ impl Settings {
         let listen = choice.of("listen", listen, run.listen, vec![fixed(DEFAULT_LISTEN)], |all| joined(all));
         let admin = choice.of("admin", args.admin, run.admin, fixed(DEFAULT_ADMIN), ToString::to_string);
         let journal = choice.of("journal", args.journal.clone(), run.journal, "-".to_owned(), Clone::clone);
+        let journal_full =
+            choice.of("journal-full", args.journal_full, run.journal_full, WhenFull::default(), ToString::to_string);
         let drain = choice.of("drain", args.drain, run.drain, DEFAULT_DRAIN, |seconds| format!("{seconds} s"));
         let default = Limits::default();
         let most = u32::try_from(default.connections).unwrap_or(u32::MAX);
@@ -84,6 +88,7 @@ impl Settings {
             listen,
             admin,
             journal,
+            journal_full,
             drain: Duration::from_secs(drain),
             limits: Limits { connections: usize::try_from(connections).unwrap_or(usize::MAX), ..default },
             close_revoked,

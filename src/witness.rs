@@ -12,6 +12,7 @@ use crate::events::Event;
 use crate::flows::ways::OwnSockets;
 use crate::journal::Journal;
 use crate::metrics;
+use crate::readiness::Readiness;
 
 /// What was seen, and who is told.
 pub(crate) struct Witness {
@@ -20,14 +21,15 @@ pub(crate) struct Witness {
     /// Whether it has been said that an executable could not be told.
     unattributed: AtomicBool,
     refused_names: Lately,
+    readiness: Arc<Readiness>,
     own: Arc<OwnSockets>,
 }
 
 impl Witness {
     /// `own` is told egret's own sockets.
-    pub(crate) fn new(journal: &Journal, own: Arc<OwnSockets>) -> Self {
+    pub(crate) fn new(journal: &Journal, readiness: &Arc<Readiness>, own: Arc<OwnSockets>) -> Self {
         let (discovery, unattributed, refused_names) = Default::default();
-        Self { journal: journal.clone(), discovery, unattributed, refused_names, own }
+        Self { journal: journal.clone(), discovery, unattributed, refused_names, readiness: Arc::clone(readiness), own }
     }
 
     /// The table as it is now.
@@ -97,6 +99,8 @@ impl Observer for Witness {
 
     fn accept_failed(&self, error: &std::io::Error) {
         metrics::accept_failed();
-        tracing::warn!(%error, "a client cannot be accepted; trying again");
+        if self.readiness.starved(error) {
+            tracing::warn!(%error, "clients cannot be accepted; they wait until that has passed");
+        }
     }
 }

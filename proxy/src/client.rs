@@ -74,6 +74,14 @@ impl Meter {
         (self.read.load(Ordering::Relaxed), self.written.load(Ordering::Relaxed))
     }
 
+    pub(crate) fn read(&self, count: usize) {
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn wrote(&self, count: usize) {
+        self.written.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
     pub(crate) fn total(&self) -> u64 {
         let (read, written) = self.both();
         read + written
@@ -91,6 +99,11 @@ impl Replay {
     pub(crate) fn new(stream: TcpStream, meter: Arc<Meter>) -> Self {
         Self { said: BytesMut::new(), stream, meter }
     }
+
+    /// The socket, and what was read from it and has not been yielded.
+    pub(crate) fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.stream, self.said)
+    }
 }
 
 impl AsyncRead for Replay {
@@ -103,7 +116,7 @@ impl AsyncRead for Replay {
             std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         }
         let read = buf.filled().len() - before;
-        self.meter.read.fetch_add(read as u64, Ordering::Relaxed);
+        self.meter.read(read);
         Poll::Ready(Ok(()))
     }
 }
@@ -111,13 +124,13 @@ impl AsyncRead for Replay {
 impl AsyncWrite for Replay {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let written = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, data))?;
-        self.meter.written.fetch_add(written as u64, Ordering::Relaxed);
+        self.meter.wrote(written);
         Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let written = std::task::ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, data))?;
-        self.meter.written.fetch_add(written as u64, Ordering::Relaxed);
+        self.meter.wrote(written);
         Poll::Ready(Ok(written))
     }
 

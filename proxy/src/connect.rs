@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::fault::ConnectFault;
-use crate::limits::Limits;
+use crate::limits::{Limits, PROBE};
 use crate::record::Observer;
 
 /// A connection that is made, or being made.
@@ -125,10 +125,11 @@ fn fault(error: io::Error) -> ConnectFault {
     }
 }
 
-/// No delay for small writes, and probes that find a peer that is gone without a word. Neither is worth failing for.
+/// No delay for small writes, and probes that find a peer that is gone without a word, and that keep a silent connection
+/// alive in the tables on its way (an AWS NAT gateway forgets after 350 s). Neither is worth failing for.
 pub(crate) fn prepare(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new());
+    let _ = SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE));
 }
 
 /// The family of the first answer, then the other, in turns.

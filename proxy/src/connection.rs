@@ -2,7 +2,6 @@
 //! input or stops the connection with a named cause, and one place turns a stop into an answer and a record.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use egret_policy::{Denial, Flight, Host, Permit, Policy, Protocol, Reason, Request, Sni, VettedAddr};
@@ -10,20 +9,21 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{timeout, timeout_at};
 
-use crate::client::Client;
+use crate::client::{Client, Meter};
 use crate::connect::connect;
 use crate::fault::{ConnectFault, DnsFault, Fault, Stop};
 use crate::forward;
 use crate::listener::{Gateway, now};
 use crate::peek;
 use crate::record::{Close, Open, Record, Stage, Via};
-use crate::relay::{Tally, relay};
+use crate::relay::{End, cut, relay};
 use crate::reply;
 use crate::request::{self, Asked};
 use crate::revoke::{Live, revoked};
 use crate::sniff::{Spoken, sniff};
 
-/// What a connection holds while it lives: a place among the handshakes until it relays, and one among all.
+/// What a connection holds while it lives: a place among the handshakes until it relays, and one among all once it has
+/// asked for something. So clients that never ask keep nobody out who does, however many places there are.
 pub(crate) struct Slots {
     pub(crate) handshake: Option<OwnedSemaphorePermit>,
     pub(crate) connection: Option<OwnedSemaphorePermit>,
@@ -35,7 +35,7 @@ pub(crate) async fn serve(mut client: Client, gateway: Arc<Gateway>, mut record:
     policy.hash().clone_into(&mut record.policy);
     let role = client.observed.role(&policy, &gateway, None).await;
     policy.role_name(role).clone_into(&mut record.role);
-    let stop = match greet(&mut client, &gateway, &mut record, &slots).await {
+    let stop = match greet(&mut client, &mut record).await {
         Ok(Via::Forward) => return forward::serve(client, gateway, record, slots).await,
         Ok(via) => match tunnel(&mut client, via, &gateway, &policy, &mut record, &mut slots).await {
             Ok(tunnel) => return tunnel.carry(client, gateway, record, slots).await,
@@ -49,15 +49,12 @@ pub(crate) async fn serve(mut client: Client, gateway: Arc<Gateway>, mut record:
 }
 
 /// From the first byte to the protocol.
-async fn greet(client: &mut Client, gateway: &Gateway, record: &mut Open, slots: &Slots) -> Result<Via, Stop> {
+async fn greet(client: &mut Client, record: &mut Open) -> Result<Via, Stop> {
     record.stage = Stage::Sniff;
     let spoken: Spoken = timeout_at(client.deadline, sniff(client)).await.map_err(|_| Fault::ClientTimeout)??;
     let via = request::via(spoken);
     record.began(via);
     record.stage = Stage::Parse;
-    if slots.connection.is_none() {
-        return Err(over_the_limit(gateway).into());
-    }
     Ok(via)
 }
 
@@ -78,6 +75,7 @@ async fn tunnel(
     slots: &mut Slots,
 ) -> Result<Tunnel, Stop> {
     let asked = timeout_at(client.deadline, request::read(client, via)).await.map_err(|_| Fault::ClientTimeout)??;
+    slots.connection = Some(gateway.place()?);
     let (request, shown) = who_and_what(client, via, asked, gateway, policy, record).await?;
     let mut permit = admit(policy, &request, record)?;
     let addresses = resolve_and_vet(gateway, &mut permit, record).await?;
@@ -244,32 +242,32 @@ impl Tunnel {
         }
         record.decided();
         let live = upstream.peer_addr().ok().map(|peer| Live { permit, address: peer.ip(), flight });
-        let tally = Tally::default();
-        let mut counted = Counted { record, tally: &tally };
+        let meter = Meter::default();
+        let mut counted = Counted { record, meter: &meter };
         let said = client.said.split();
         let close = tokio::select! {
-            close = relay(&mut client.stream, &said, &mut upstream, &gateway.limits, &tally) => close,
+            close = relay(
+                End { stream: &mut client.stream, said: &said },
+                End { stream: &mut upstream, said: &[] },
+                &gateway.limits,
+                &meter,
+            ) => close,
             () = revoked(&gateway, || live.clone()) => Close::Revoked,
         };
         counted.record.close = close;
-        if matches!(close, Close::Idle | Close::Linger | Close::Reset | Close::Revoked) {
-            // The other side hears at once that this is over.
-            let _ = socket2::SockRef::from(&client.stream).set_linger(Some(std::time::Duration::ZERO));
-            let _ = socket2::SockRef::from(&upstream).set_linger(Some(std::time::Duration::ZERO));
-        }
+        cut(close, &client.stream, &upstream);
     }
 }
 
 /// A record that takes its byte counts on every path out, a cancelled relay included.
 struct Counted<'a> {
     record: Open,
-    tally: &'a Tally,
+    meter: &'a Meter,
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.record.bytes_up = self.tally.up.load(Ordering::Relaxed);
-        self.record.bytes_down = self.tally.down.load(Ordering::Relaxed);
+        (self.record.bytes_down, self.record.bytes_up) = self.meter.both();
     }
 }
 

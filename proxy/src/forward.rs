@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use egret_policy::{Flight, Permit, Policy, RoleId, Target};
+use egret_policy::{Denial, Flight, Permit, Policy, RoleId, Target};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder as ServerBuilder;
 use hyper::service::service_fn;
@@ -21,7 +21,6 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use self::inbound::{Findings, Inbound};
@@ -29,13 +28,13 @@ use self::kept::{Kept, Sent, send};
 use self::message::Body;
 use self::told::Told;
 use crate::asker::Observed;
-use crate::client::{Client, Meter};
+use crate::client::{Client, Meter, Replay};
 use crate::connection::{Slots, dial, resolve_and_vet};
 use crate::fault::{Fault, Stop};
 use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_HTTP_BUFFER};
 use crate::listener::{Gateway, now};
 use crate::record::{Close, Open, RequestRecord, Stage};
-use crate::relay::silence;
+use crate::relay::{End, cut, relay, silence};
 use crate::reply::Answer;
 use crate::revoke::{Live, revoked};
 use crate::wire::http::Refused;
@@ -43,8 +42,7 @@ use crate::wire::http::Refused;
 /// Serves a client that sends absolute-form requests.
 pub(crate) async fn serve(client: Client, gateway: Arc<Gateway>, record: Open, slots: Slots) {
     let scope = Scope::Each { observed: Arc::clone(&client.observed) };
-    let forwarder = Forwarder::new(gateway, scope, None, record, slots.handshake);
-    forwarder.run(client, slots.connection).await;
+    Forwarder::new(gateway, scope, None, record, slots).run(client).await;
 }
 
 /// Serves HTTP inside a tunnel to one host.
@@ -59,9 +57,9 @@ pub(crate) async fn inside(
     let meter = Arc::new(Meter::default());
     let Ok(kept) = Kept::open(upstream, permit.target().clone(), &meter).await else { return };
     let live = kept.address().map(|address| Live { permit: permit.clone(), address, flight: Flight::Http });
-    let forwarder = Forwarder::new(gateway, Scope::One(Box::new(permit)), Some((kept, meter)), record, None);
+    let forwarder = Forwarder::new(gateway, Scope::One(Box::new(permit)), Some((kept, meter)), record, slots);
     *forwarder.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
-    forwarder.run(client, slots.connection).await;
+    forwarder.run(client).await;
 }
 
 /// Whom the requests may name.
@@ -81,7 +79,7 @@ struct Forwarder {
     live: Mutex<Option<Live>>,
     meter: Arc<Meter>,
     record: Mutex<Open>,
-    handshake: Mutex<Option<OwnedSemaphorePermit>>,
+    slots: Mutex<Slots>,
     /// Requests that hyper has read.
     requests: AtomicU64,
     findings: Arc<Findings>,
@@ -98,13 +96,7 @@ struct Switching {
 type Handover = Arc<Mutex<Option<Switching>>>;
 
 impl Forwarder {
-    fn new(
-        gateway: Arc<Gateway>,
-        scope: Scope,
-        kept: Option<(Kept, Arc<Meter>)>,
-        record: Open,
-        handshake: Option<OwnedSemaphorePermit>,
-    ) -> Arc<Self> {
+    fn new(gateway: Arc<Gateway>, scope: Scope, kept: Option<(Kept, Arc<Meter>)>, record: Open, slots: Slots) -> Arc<Self> {
         let (kept, meter) = kept.map_or_else(Default::default, |(kept, meter)| (Some(kept), meter));
         Arc::new(Self {
             gateway,
@@ -113,14 +105,14 @@ impl Forwarder {
             live: Mutex::default(),
             meter,
             record: Mutex::new(record),
-            handshake: Mutex::new(handshake),
+            slots: Mutex::new(slots),
             requests: AtomicU64::new(0),
             findings: Arc::default(),
         })
     }
 
-    /// Runs the client's side to its end. `_connection` is the client's place among all connections.
-    async fn run(self: Arc<Self>, client: Client, _connection: Option<OwnedSemaphorePermit>) {
+    /// Runs the client's side to its end.
+    async fn run(self: Arc<Self>, client: Client) {
         let from_client = Arc::new(Meter::default());
         let first_head = self.first_head(client.deadline);
         let io = TokioIo::new(Inbound::new(client.into_replay(Arc::clone(&from_client)), Arc::clone(&self.findings)));
@@ -143,7 +135,9 @@ impl Forwarder {
             .auto_date_header(false);
         let served = async {
             let ended = builder.serve_connection(io, service).with_upgrades().await;
-            join(&handover).await;
+            if let Some(close) = self.join(&handover).await {
+                self.record().close = close;
+            }
             ended
         };
         let moved = || from_client.total() + self.meter.total();
@@ -192,10 +186,12 @@ impl Forwarder {
 
     /// One request, to its answer and its record.
     async fn answer(self: Arc<Self>, mut request: Request<Incoming>, handover: &Handover) -> Response<Body> {
-        drop(self.handshake.lock().unwrap_or_else(PoisonError::into_inner).take());
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some((kind, why)) = self.findings.refusal(number) {
-            return self.refused(kind, why);
+            return self.refused(Stop::malformed(why), kind == Refused::TooLarge);
+        }
+        if let Err(full) = self.take_place() {
+            return self.refused(full.into(), false);
         }
         let policy = match &self.scope {
             Scope::Each { .. } => self.gateway.policy(),
@@ -223,14 +219,24 @@ impl Forwarder {
         }
     }
 
-    /// The answer to what broke the protocol. It ends the connection, whose record is the only one that tells of it.
-    fn refused(&self, kind: Refused, why: String) -> Response<Body> {
-        let stop = Stop::malformed(why);
+    /// Once a request is whole its client has a place among the connections, and none among the handshakes.
+    fn take_place(&self) -> Result<(), Denial> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.connection.is_none() {
+            slots.connection = Some(self.gateway.place()?);
+        }
+        slots.handshake = None;
+        Ok(())
+    }
+
+    /// The answer to what broke the protocol, or is beyond a limit. It ends the connection, whose record is the only one that
+    /// tells of it.
+    fn refused(&self, stop: Stop, too_large: bool) -> Response<Body> {
         let mut record = self.record();
         record.stopped(&stop);
         record.decided();
         let mut answer = Answer::of(&stop, Some(&record.id));
-        if kind == Refused::TooLarge {
+        if too_large {
             let too_large = Answer::head_too_large();
             (answer.status, answer.phrase, answer.body) = (too_large.status, too_large.phrase, too_large.body);
         }
@@ -257,7 +263,7 @@ impl Forwarder {
     /// From a request to the head of its answer.
     async fn exchange(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         websocket: bool,
         policy: &Arc<Policy>,
         entry: &mut RequestRecord,
@@ -279,8 +285,9 @@ impl Forwarder {
                 ((**permit).clone(), asked)
             }
         };
+        let first = message::begun(&mut request, self.gateway.limits.content).await?;
         let mut kept = self.kept.lock().await;
-        let mut outgoing = message::outgoing(request, &asked, websocket);
+        let mut outgoing = message::outgoing(request, first, &asked, websocket);
         // An upstream may close a kept connection at any time; what it has not read is sent once more, on a new one.
         for _ in 0..2 {
             self.reach(&mut kept, &mut permit, entry).await?;
@@ -343,6 +350,21 @@ impl Forwarder {
         Ok(judged?)
     }
 
+    /// Joins the two ends of a WebSocket, if there is one: from there on it is a tunnel like others.
+    async fn join(&self, handover: &Handover) -> Option<Close> {
+        let Switching { client, upstream, _told } = handover.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let client = client.await.ok()?.downcast::<TokioIo<Inbound>>().ok()?;
+        let upstream = upstream.await.ok()?.downcast::<TokioIo<Replay>>().ok()?;
+        let ((mut to_client, more), (mut to_upstream, rest)) =
+            (client.io.into_inner().into_parts(), upstream.io.into_inner().into_parts());
+        let (from_client, from_upstream) = ([&client.read_buf[..], &more].concat(), [&upstream.read_buf[..], &rest].concat());
+        let (client, upstream) =
+            (End { stream: &mut to_client, said: &from_client }, End { stream: &mut to_upstream, said: &from_upstream });
+        let close = relay(client, upstream, &self.gateway.limits, &self.meter).await;
+        cut(close, &to_client, &to_upstream);
+        Some(close)
+    }
+
     fn live(&self) -> Option<Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -359,16 +381,6 @@ fn incoming(mut response: Response<Incoming>, upgrade: Option<OnUpgrade>, told: 
             message::switching(response)
         }
     }
-}
-
-/// Joins the two ends of a WebSocket, if there is one.
-async fn join(handover: &Handover) {
-    let switching = handover.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(Switching { client, upstream, _told }) = switching else { return };
-    let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else { return };
-    let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-    // Either end's failure ends both; the caller's idle limit holds for the silent ones.
-    let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
 }
 
 impl Drop for Forwarder {

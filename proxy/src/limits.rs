@@ -29,6 +29,8 @@ pub struct Limits {
     pub half_closed_idle: Duration,
     /// The longest life of a tunnel after one side has ended, however busy the other is.
     pub half_closed: Duration,
+    /// From the head of a forwarded request to the first octet of its content, if it has any.
+    pub content: Duration,
     /// A keep-alive HTTP connection waits this long for the whole head of its next request.
     pub keep_alive: Duration,
 }
@@ -47,6 +49,7 @@ impl Default for Limits {
             idle: Duration::from_secs(3_600),
             half_closed_idle: Duration::from_secs(60),
             half_closed: Duration::from_secs(3_600),
+            content: Duration::from_secs(60),
             keep_alive: Duration::from_secs(60),
         }
     }
@@ -91,6 +94,13 @@ pub(crate) const DNS_IN_FLIGHT: usize = 256;
 pub(crate) const OWNER_LOOKUPS: usize = 4;
 /// Pause before the next accept when the process is out of descriptors or memory.
 pub(crate) const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
+/// Descriptors that are left to others than new clients: to what serves the present ones, to the admin port. Of a limit
+/// below 64, a quarter.
+pub(crate) const DESCRIPTORS_KEPT: u64 = 16;
+/// Silence on a connection before the kernel probes whether its peer is there.
+pub(crate) const PROBE: Duration = Duration::from_secs(45);
+/// The longest wait for a kept upstream connection to take another request, before a new one is made.
+pub(crate) const KEPT_READY: Duration = Duration::from_secs(1);
 /// The longest wait for a refused client to take its answer and go.
 pub(crate) const LINGER_AFTER_REFUSAL: Duration = Duration::from_millis(500);
 /// The most bytes of a refused client that are read and thrown away, so that it sees the answer and no reset.

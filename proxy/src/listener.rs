@@ -3,14 +3,17 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use egret_policy::{Policy, UnixTime};
+use egret_policy::{Denial, Policy, UnixTime};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,8 +22,8 @@ use crate::asker::Owners;
 use crate::client::Client;
 use crate::confined::Known;
 use crate::connect;
-use crate::connection::{Slots, serve};
-use crate::limits::{ACCEPT_BACK_OFF, Limits, OWNER_LOOKUPS};
+use crate::connection::{Slots, over_the_limit, serve};
+use crate::limits::{ACCEPT_BACK_OFF, DESCRIPTORS_KEPT, Limits, OWNER_LOOKUPS};
 use crate::record::{Observer, Open};
 use crate::resolve::Resolve;
 
@@ -119,8 +122,12 @@ impl Gateway {
 
     /// What places are free now.
     pub(crate) fn slots(&self) -> Slots {
-        let free = |all: &Arc<Semaphore>| Arc::clone(all).try_acquire_owned().ok();
-        Slots { handshake: free(&self.handshakes), connection: free(&self.connections) }
+        Slots { handshake: Arc::clone(&self.handshakes).try_acquire_owned().ok(), connection: self.place().ok() }
+    }
+
+    /// A place among the connections.
+    pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, Denial> {
+        Arc::clone(&self.connections).try_acquire_owned().map_err(|_| over_the_limit(self))
     }
 
     pub(crate) fn next_id(&self) -> String {
@@ -133,9 +140,7 @@ impl Gateway {
             let port = listener.local_addr().map_or(0, |address| address.port());
             while let Ok(handshake) = Arc::clone(&self.handshakes).acquire_owned().await {
                 let stream = self.accept(&listener).await;
-                let slots =
-                    Slots { handshake: Some(handshake), connection: Arc::clone(&self.connections).try_acquire_owned().ok() };
-                self.begin(stream, port, slots, &serving);
+                self.begin(stream, port, Slots { handshake: Some(handshake), connection: None }, &serving);
             }
         };
         serving.stop_accepting.run_until_cancelled(accepting).await;
@@ -143,7 +148,11 @@ impl Gateway {
 
     async fn accept(&self, listener: &TcpListener) -> TcpStream {
         loop {
-            match listener.accept().await {
+            let accepted = match has_descriptors(listener) {
+                Ok(()) => listener.accept().await,
+                Err(error) => Err(error),
+            };
+            match accepted {
                 Ok((stream, _)) => return stream,
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
@@ -172,6 +181,15 @@ impl Gateway {
 pub fn now() -> UnixTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixTime(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Whether there are descriptors for another client and for what serves it. The lowest free one, which the kernel gives,
+/// tells how many are in use.
+fn has_descriptors(listener: &TcpListener) -> io::Result<()> {
+    let lowest = rustix::io::fcntl_dupfd_cloexec(listener, 0)?.as_raw_fd();
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let kept = DESCRIPTORS_KEPT.min(limit / 4);
+    if u64::try_from(lowest).is_ok_and(|lowest| lowest < limit - kept) { Ok(()) } else { Err(Errno::MFILE.into()) }
 }
 
 /// Errors of the connection that was about to be accepted, not of the listener (accept(2)).

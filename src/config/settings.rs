@@ -10,11 +10,16 @@ use super::diagnose::Code;
 use super::yaml::Node;
 use super::{Lines, Reader, Written};
 use crate::confinement::Confine;
+use crate::journal::WhenFull;
 
 /// The keys of `run:`.
-pub(super) const RUN: &[&str] = &["listen", "admin", "journal", "drain", "connections", "close-revoked", "confine", "flows"];
+pub(super) const RUN: &[&str] =
+    &["listen", "admin", "journal", "journal-full", "drain", "connections", "close-revoked", "confine", "flows"];
 /// The keys of `dns:`.
 pub(super) const DNS: &[&str] = &["upstream", "ca", "private-answers"];
+
+/// What becomes of lines that cannot be written.
+const WHEN_FULL: &[(&str, WhenFull)] = &[("drop", WhenFull::Drop), ("stop", WhenFull::Stop)];
 
 /// How far a command is held.
 const CONFINE: &[(&str, Confine)] = &[("auto", Confine::Auto), ("require", Confine::Require), ("off", Confine::Off)];
@@ -31,6 +36,8 @@ pub struct RunSettings {
     pub admin: Option<Written<SocketAddr>>,
     /// A file, or `-` for stdout.
     pub journal: Option<Written<String>>,
+    /// What is done when it cannot be written.
+    pub journal_full: Option<Written<WhenFull>>,
     /// Seconds.
     pub drain: Option<Written<u64>>,
     /// The most connections at one time.
@@ -50,6 +57,9 @@ impl<'t> Reader<'t> {
             listen: run.get("listen").and_then(|node| self.written(node, Self::sockets)),
             admin: run.get("admin").and_then(|node| self.written(node, |reader, node| reader.socket(node, "`admin:`"))),
             journal: run.get("journal").and_then(|node| self.written(node, Self::journal)),
+            journal_full: run
+                .get("journal-full")
+                .and_then(|node| self.written(node, |reader, node| reader.found.word(node, "`journal-full:`", WHEN_FULL))),
             drain: run.get("drain").and_then(|node| {
                 self.written(node, |reader, node| reader.found.number(node, "`drain:`, in seconds,", (0, MAX_DRAIN)))
             }),

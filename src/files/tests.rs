@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config;
 use crate::config::source::Text;
-use crate::journal::Journal;
+use crate::journal::{Journal, WhenFull};
 use crate::readiness::Readiness;
 
 /// A monitor of one folder.
@@ -19,7 +19,7 @@ impl Scene {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("app")).unwrap();
-        let (journal, _writer) = Journal::open("/dev/null").unwrap();
+        let (journal, _writer) = Journal::open("/dev/null", WhenFull::default()).unwrap();
         let (stop, _) = watch::channel(None);
         let outlets = Outlets { journal, readiness: Arc::new(Readiness::default()), stop };
         Self { folder, monitor: Monitor::new(outlets, Vec::new()) }

@@ -1,12 +1,13 @@
 //! The end that another part of egret asks for. All in one test: the keeper reaps every child of its process.
 
 use super::*;
+use crate::journal::WhenFull;
 
 /// A shell that says when it is ready by making a file, ended for a reason: what egret exits with, and the journal.
 async fn ended(script: &str, grace: Duration) -> (Outcome, String) {
     let home = tempfile::TempDir::new().unwrap();
     let (file, ready) = (home.path().join("journal"), home.path().join("ready"));
-    let (journal, writer) = Journal::open(file.to_str().unwrap()).unwrap();
+    let (journal, writer) = Journal::open(file.to_str().unwrap(), WhenFull::default()).unwrap();
     let command = ["sh", "-c", script, "sh", ready.to_str().unwrap()].map(OsString::from);
     let hold = Hold::new(confinement::Confine::Off, None, None);
     let held = confinement::Told::default();

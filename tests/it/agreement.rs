@@ -11,7 +11,7 @@ use egret_policy::Reason;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::client::{connect, forward_get, http_connect_with, raw, read_to_close};
+use crate::support::client::{forward_get, http_connect_with, raw, read_to_close};
 use crate::support::http1::Response;
 use crate::support::programs::Output;
 use crate::support::world::{assert_closed, assert_echo};
@@ -222,7 +222,8 @@ fn by_strange_byte(world: &World, _target: &str) -> Option<Response> {
 }
 
 fn by_one_client_too_many(world: &World, target: &str) -> Option<Response> {
-    let _first = connect(world.proxy);
+    let first = http_connect(world.proxy, target);
+    assert_eq!(first.response.status, 200, "it has the only place");
     by_connect(world, target)
 }
 

@@ -388,6 +388,7 @@ run:
   close-revoked: true
   confine: require
   flows: 30
+  journal-full: stop
 ";
 
 #[test]
@@ -409,6 +410,7 @@ fn every_setting_is_told_with_the_line_it_comes_from() {
         ("close-revoked", "true", "policy.yaml:14"),
         ("confine", "require", "policy.yaml:15"),
         ("flows", "30", "policy.yaml:16"),
+        ("journal-full", "stop", "policy.yaml:17"),
         ("dns.upstream", "127.0.0.1:5353", "policy.yaml:5"),
         ("dns.ca", "1", "policy.yaml:6"),
         ("dns.private-answers", "allow", "policy.yaml:7"),

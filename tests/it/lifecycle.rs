@@ -3,14 +3,14 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::client::{connect, forward_get, read_exactly, read_to_close};
 use crate::support::rules::{LOCALHOST, local, policy};
-use crate::support::{DnsServer, Egret, Upstream, eventually, http_connect};
+use crate::support::{DnsServer, Egret, Host, Upstream, eventually, http_connect, socks4, socks5};
 
 const TERMINATE: i32 = 15;
 const INTERRUPT: i32 = 2;
@@ -188,26 +188,6 @@ fn field<'s>(status: &'s str, name: &str) -> &'s str {
 }
 
 #[test]
-fn it_survives_the_end_of_descriptors() {
-    const DESCRIPTORS: usize = 64;
-    let site = Site::web();
-    let script = format!("ulimit -n {DESCRIPTORS}; exec \"$@\"");
-    let egret = Egret::with_policy(&site.policy).under(["/bin/sh", "-c", &script, "sh"]).start();
-    let proxy = egret.proxy();
-    let idle: Vec<TcpStream> = (0..100).map(|_| connect(proxy)).collect();
-    eventually("every descriptor is in use", || {
-        let open = fs::read_dir(format!("/proc/{}/fd", egret.pid())).ok()?.count();
-        (open >= DESCRIPTORS).then_some(())
-    });
-    eventually("egret says so", || egret.stderr().contains("cannot be accepted").then_some(()));
-    drop(idle);
-    site.served(&egret);
-    assert!(egret.metric("egret_accept_errors_total", &[]) >= 1.0, "and counts it");
-    // Each of those that were accepted has its record, and none stands for two.
-    egret.wait_records(101);
-}
-
-#[test]
 fn a_client_that_goes_away_leaves_a_record() {
     let egret = Egret::with_policy("version: 1\n").start();
     drop(connect(egret.proxy()));
@@ -219,17 +199,20 @@ fn a_client_that_goes_away_leaves_a_record() {
 
 #[test]
 fn r06_a_client_beyond_the_limit_is_told_so_in_its_protocol_and_recorded() {
-    let egret = Egret::with_policy("version: 1\n").arg("--connections").arg("1").start();
-    let held = crate::support::client::connect(egret.proxy());
-    let answer = crate::support::eventually("the first client holds the only place", || {
-        let answer = crate::support::http_connect(egret.proxy(), "denied.test:443").response;
-        (answer.status == 503).then_some(answer)
-    });
-    assert_eq!((answer.header("x-egret-reason"), answer.header("retry-after")), (Some("connection_limit"), Some("1")));
-    assert_eq!(crate::support::client::raw(egret.proxy(), &[5, 1, 0]), [5, 0xff]);
-    egret.record(|record| record["reason"] == "connection_limit" && record["via"] == "socks5");
-    drop(held);
-    crate::support::eventually("its place is free again", || {
-        (crate::support::http_connect(egret.proxy(), "denied.test:443").response.status == 403).then_some(())
-    });
+    let site = Site::new(Upstream::echo(), "as: tcp");
+    let egret = Egret::with_policy(&site.policy).arg("--connections").arg("1").start();
+    let half = connect(egret.proxy());
+    let held = http_connect(egret.proxy(), &site.target());
+    assert_eq!(held.response.status, 200, "a client that has not asked holds no place");
+    let answer = http_connect(egret.proxy(), &site.target()).response;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(answer.header("x-egret-reason"), Some("connection_limit"));
+    assert_eq!(forward_get(egret.proxy(), "http://denied.test/").status, 503);
+    assert_eq!(socks5(egret.proxy(), Host::Name("allowed.test"), 443, None).0, 1);
+    assert_eq!(socks4(egret.proxy(), Ipv4Addr::LOCALHOST, 443, "").0, 91);
+    for via in ["connect", "forward", "socks5", "socks4"] {
+        egret.record(|record| record["reason"] == "connection_limit" && record["via"] == via);
+    }
+    drop((half, held));
+    eventually("its place is free again", || (http_connect(egret.proxy(), &site.target()).response.status == 200).then_some(()));
 }

@@ -51,8 +51,11 @@ mod files_trust; // the same against a manifest, signatures, approvals, and with
 mod flows; // every flow of the task, and which went around
 mod lifecycle; // start, drain, stop, small machines
 mod hostile; // journals, variables, signals and clients that mean harm (L, O, C, R)
+mod starvation; // too few descriptors, too little memory, nobody who answers or reads (R, O)
+mod soak; // good, bad, slow and vanishing clients for a while; then everything is as before
 mod launch; // `run -- CMD`: the app as egret's child
 mod confined; // `run -- CMD`: every connection and every name of the app is held to the policy
 mod abuse_table; // docs/abuse.md and the tests agree
 mod fuzz_seeds; // what fuzzing looks for, of its stored corpora
+mod limits_page; // the page of limits says what the code says
 mod tidy; // promises about the source itself

@@ -11,7 +11,7 @@ use crate::support::client::{connect, https_get, raw, read_connect_answer, read_
 use crate::support::http1::{Response, read_head};
 use crate::support::rules::{LOCALHOST, local, policy};
 use crate::support::upstream::WEBSOCKET_KEY;
-use crate::support::{Ca, DEADLINE, DnsServer, Egret, Hello, Upstream, http_connect, payload};
+use crate::support::{Ca, DEADLINE, DnsServer, Egret, Hello, Program, Upstream, http_connect, payload};
 
 const LARGE: usize = 64 * 1024 * 1024;
 
@@ -255,6 +255,23 @@ fn talk_websocket(stream: &mut TcpStream, url: &str, host: &str) {
     }
     stream.shutdown(Shutdown::Write).expect("a socket can be closed halfway");
     assert_eq!(read_to_close(stream), b"");
+}
+
+#[test]
+fn r10_a_silent_tunnel_is_probed_at_both_ends() {
+    let upstream = Upstream::silent();
+    let way = Way::to(upstream.port(), "as: tcp");
+    let tunnel = way.tunnel();
+    let shown = Program::new("ss").args(["-tnoH", "state", "established"]).run().stdout;
+    let client = format!("{} ", tunnel.local_addr().expect("a connected socket has an address"));
+    let server = format!("127.0.0.1:{} ", upstream.port());
+    // The peer's address comes last but one: these are egret's own sockets.
+    let probed = |peer: &str| shown.lines().find(|line| line.contains(&format!(" {peer}")) && line.contains("timer:(keepalive,"));
+    for peer in [&client, &server] {
+        let line = probed(peer).unwrap_or_else(|| panic!("no probe is due to {peer}:\n{shown}"));
+        let seconds = line.split("keepalive,").nth(1).and_then(|rest| rest.split("sec").next()?.parse::<f64>().ok());
+        assert!(seconds.is_some_and(|seconds| seconds <= 45.0), "{line}");
+    }
 }
 
 #[test]

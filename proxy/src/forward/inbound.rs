@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use crate::client::Replay;
 use crate::limits::MAX_HELD;
@@ -99,6 +100,14 @@ impl Findings {
 impl Inbound {
     pub(super) fn new(client: Replay, findings: Arc<Findings>) -> Self {
         Self { client, held: BytesMut::new(), passed: 0, place: Place::Head, requests: 0, findings }
+    }
+
+    /// The socket, and what was read from it and has not been handed on.
+    pub(super) fn into_parts(self) -> (TcpStream, BytesMut) {
+        let (stream, said) = self.client.into_parts();
+        let mut held = self.held;
+        held.extend_from_slice(&said);
+        (stream, held)
     }
 
     /// Lets pass what may, of what is held. `false` if more has to be read first.

@@ -12,12 +12,13 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::message::{self, Outgoing};
 use crate::client::{Meter, Replay};
 use crate::fault::{Fault, Stop};
-use crate::limits::{MAX_HEADERS, MAX_HTTP_BUFFER, MAX_INTERIM};
+use crate::limits::{KEPT_READY, MAX_HEADERS, MAX_HTTP_BUFFER, MAX_INTERIM};
 
 /// An upstream connection, kept for the next request to the same target.
 pub(super) struct Kept {
@@ -62,7 +63,8 @@ pub(super) enum Sent {
 /// Sends a request on the kept connection. What fails is not kept.
 pub(super) async fn send(kept: &mut Option<Kept>, mut request: Request<Outgoing>) -> Result<Sent, Stop> {
     let Some(mut there) = kept.take() else { return Ok(Sent::Unread(Box::new(request))) };
-    if there.sender.ready().await.is_err() {
+    // It has ended, or an earlier exchange is not over for its upstream: another connection serves as well.
+    if !matches!(timeout(KEPT_READY, there.sender.ready()).await, Ok(Ok(()))) {
         return Ok(Sent::Unread(Box::new(request)));
     }
     let interim = Interim::heard_of(&mut request);

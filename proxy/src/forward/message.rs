@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use egret_policy::{Denial, Reason, Target};
@@ -12,9 +13,10 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::ext::ReasonPhrase;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use tokio::time::timeout;
 
 use super::told::Told;
-use crate::fault::Stop;
+use crate::fault::{Fault, Stop};
 use crate::limits::{MAX_ANSWER_HEAD, MAX_METHOD};
 use crate::reply::Answer;
 use crate::wire::framing::is_length;
@@ -28,6 +30,8 @@ pub(super) type Outgoing = Streamed;
 /// Content as it comes, without the trailers: those could carry fields that decide (Host, Authorization) behind the
 /// check of the head. The record of the request lives as long as the content of its answer.
 pub(super) struct Streamed {
+    /// What was waited for and came.
+    first: Option<Frame<Bytes>>,
     content: Incoming,
     _told: Option<Told>,
 }
@@ -37,6 +41,9 @@ impl HttpBody for Streamed {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
         loop {
             match ready!(Pin::new(&mut self.content).poll_frame(cx)) {
                 Some(Ok(frame)) if frame.is_trailers() => {}
@@ -46,11 +53,18 @@ impl HttpBody for Streamed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.content.is_end_stream()
+        self.first.is_none() && self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.content.size_hint()
+        let first = self.first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+        let rest = self.content.size_hint();
+        let mut whole = SizeHint::new();
+        whole.set_lower(rest.lower().saturating_add(first));
+        if let Some(upper) = rest.upper() {
+            whole.set_upper(upper.saturating_add(first));
+        }
+        whole
     }
 }
 
@@ -124,8 +138,26 @@ pub(super) fn wants_websocket(request: &Request<Incoming>) -> bool {
     values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket")) && values.next().is_none()
 }
 
+/// Waits for the content of a request to begin, if there is any: an upstream is not dialled for a client that never sends it.
+pub(super) async fn begun(request: &mut Request<Incoming>, limit: Duration) -> Result<Option<Frame<Bytes>>, Stop> {
+    if request.body().is_end_stream() {
+        return Ok(None);
+    }
+    match timeout(limit, request.body_mut().frame()).await {
+        Ok(Some(Ok(frame))) => Ok(Some(frame).filter(Frame::is_data)),
+        Ok(None) => Ok(None),
+        Ok(Some(Err(_))) => Err(Fault::ClientGone.into()),
+        Err(_) => Err(Fault::ClientTimeout.into()),
+    }
+}
+
 /// The request as the upstream gets it: origin form, Host from what was permitted, nothing of the hop.
-pub(super) fn outgoing(request: Request<Incoming>, target: &Target, websocket: bool) -> Request<Outgoing> {
+pub(super) fn outgoing(
+    request: Request<Incoming>,
+    first: Option<Frame<Bytes>>,
+    target: &Target,
+    websocket: bool,
+) -> Request<Outgoing> {
     let (mut parts, body) = request.into_parts();
     strip(&mut parts.headers);
     parts.headers.remove(header::EXPECT);
@@ -139,7 +171,7 @@ pub(super) fn outgoing(request: Request<Incoming>, target: &Target, websocket: b
     }
     parts.uri = parts.uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
     parts.version = Version::HTTP_11;
-    Request::from_parts(parts, Streamed { content: body, _told: None })
+    Request::from_parts(parts, Streamed { first, content: body, _told: None })
 }
 
 /// An answer has one length: what two readers could cut in two places is passed to none. How long a head hyper takes depends
@@ -164,7 +196,7 @@ pub(super) fn incoming(response: Response<Incoming>, told: Told) -> Response<Bod
     let (mut parts, body) = response.into_parts();
     strip(&mut parts.headers);
     parts.version = Version::HTTP_11;
-    Response::from_parts(parts, Streamed { content: body, _told: Some(told) }.boxed())
+    Response::from_parts(parts, Streamed { first: None, content: body, _told: Some(told) }.boxed())
 }
 
 /// The 101 that joins two WebSocket ends.
@@ -191,9 +223,9 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// An answer of egret's own. After a request that broke the protocol, its connection ends.
+/// An answer of egret's own. After a request that broke the protocol, or its limits, its connection ends.
 pub(super) fn refusal(answer: Answer) -> Response<Body> {
-    let close = matches!(answer.status, 400 | 431);
+    let close = matches!(answer.status, 400 | 408 | 431 | 503);
     let mut response = Response::new(text(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::FORBIDDEN);
     if let Ok(phrase) = ReasonPhrase::try_from(answer.phrase) {
