@@ -19,7 +19,7 @@ use crate::events::Event;
 const QUEUE: usize = 4096;
 /// How long the last events may take to be written when egret ends.
 const FINISH: Duration = Duration::from_secs(2);
-/// How often the writer looks whether it was told to end.
+/// How often the writer looks whether losses are to be told.
 const TICK: Duration = Duration::from_millis(50);
 
 /// What is done when a line cannot be queued or written.
@@ -44,7 +44,8 @@ impl fmt::Display for WhenFull {
 /// The way into the journal. Clones write to the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Journal {
-    queue: SyncSender<Event>,
+    /// `None` wakes the writer.
+    queue: SyncSender<Option<Event>>,
     losses: Arc<Losses>,
 }
 
@@ -77,6 +78,7 @@ impl Losses {
 /// The writer, to be waited for at the end.
 pub(crate) struct Writer {
     thread: JoinHandle<()>,
+    queue: SyncSender<Option<Event>>,
     end: Arc<AtomicU64>,
     losses: Arc<Losses>,
 }
@@ -95,12 +97,13 @@ impl Journal {
         let thread = thread::Builder::new()
             .name("journal".into())
             .spawn(move || write_all(&events, BufWriter::new(sink), &counted, &ending))?;
-        Ok((Self { queue, losses: Arc::clone(&losses) }, Writer { thread, end, losses }))
+        let writer = Writer { thread, queue: queue.clone(), end, losses: Arc::clone(&losses) };
+        Ok((Self { queue, losses }, writer))
     }
 
     /// Writes an event, or counts it as lost.
     pub(crate) fn write(&self, event: Event) {
-        if self.queue.try_send(event).is_err() {
+        if self.queue.try_send(Some(event)).is_err() {
             self.losses.add(1, || format!("the journal is full: {QUEUE} events wait, and nobody reads them"));
         }
     }
@@ -124,7 +127,9 @@ impl Journal {
 impl Writer {
     /// Waits until what is queued has been written, or gives up on a reader that does not read, and says what is lacking.
     pub(crate) fn finish(self) {
-        self.end.store(1, Ordering::Relaxed);
+        self.end.store(1, Ordering::Release);
+        // Where the queue is full, it is awake.
+        let _ = self.queue.try_send(None);
         let deadline = std::time::Instant::now() + FINISH;
         while !self.thread.is_finished() && std::time::Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
@@ -138,11 +143,11 @@ impl Writer {
     }
 }
 
-fn write_all(events: &Receiver<Event>, mut sink: BufWriter<Box<dyn Write + Send>>, losses: &Losses, end: &AtomicU64) {
+fn write_all(events: &Receiver<Option<Event>>, mut sink: BufWriter<Box<dyn Write + Send>>, losses: &Losses, end: &AtomicU64) {
     loop {
         match events.recv_timeout(TICK) {
-            Ok(event) => write_batch(Some(event), events, &mut sink, losses),
-            Err(RecvTimeoutError::Timeout) if end.load(Ordering::Relaxed) == 0 => {
+            Ok(first) => write_batch(first, events, &mut sink, losses),
+            Err(RecvTimeoutError::Timeout) if end.load(Ordering::Acquire) == 0 => {
                 // Told at once, as there may be no next line for a long time.
                 if losses.untold.load(Ordering::Relaxed) > 0 {
                     write_batch(None, events, &mut sink, losses);
@@ -150,16 +155,19 @@ fn write_all(events: &Receiver<Event>, mut sink: BufWriter<Box<dyn Write + Send>
             }
             Err(_) => return,
         }
+        if end.load(Ordering::Acquire) > 0 {
+            return;
+        }
     }
 }
 
 /// Writes until the queue is empty, then flushes: one system call under load, no delay without.
-fn write_batch(first: Option<Event>, events: &Receiver<Event>, sink: &mut impl Write, losses: &Losses) {
+fn write_batch(first: Option<Event>, events: &Receiver<Option<Event>>, sink: &mut impl Write, losses: &Losses) {
     let (mut written, mut count) = (Ok(()), 0);
     let missed = losses.untold.swap(0, Ordering::Relaxed);
     let gap = (missed > 0).then_some(Event::Gap { cause: "journal_behind", lost: missed });
     let told = gap.is_some();
-    for event in first.into_iter().chain(gap).chain(events.try_iter()) {
+    for event in first.into_iter().chain(gap).chain(events.try_iter().flatten()) {
         written = written.and_then(|()| writeln!(sink, "{}", event.line()));
         count += 1;
     }
@@ -188,7 +196,7 @@ mod tests {
             journal.write(gap(n));
         }
         let mut sink = Vec::new();
-        write_batch(events.recv().ok(), &events, &mut sink, &losses);
+        write_batch(events.recv().ok().flatten(), &events, &mut sink, &losses);
         let text = String::from_utf8(sink).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.len() == 2 && lines[1].contains("\"journal_behind\",\"lost\":3"), "{text}");
@@ -218,7 +226,7 @@ mod tests {
             }
         }
         let (queue, events) = sync_channel(8);
-        queue.send(gap(2)).unwrap();
+        queue.send(Some(gap(2))).unwrap();
         let losses = Losses { untold: AtomicU64::new(5), ..Losses::default() };
         write_batch(Some(gap(1)), &events, &mut Full, &losses);
         assert_eq!(losses.untold.load(Ordering::Relaxed), 5 + 2, "what was missed, and two of the three lines of this batch");

@@ -30,7 +30,7 @@ use crate::run::tell_unserved;
 /// A file that changed is read once it has been quiet for this long, so that a writer can finish.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// The policy file is watched from so long after the start on: the kernel takes some 50 ms to let go of an inotify instance,
+/// The policy file is watched from so long after the start on: the kernel takes some 10 ms to let go of an inotify instance,
 /// and who runs a short command should not wait for that.
 const UNWATCHED: Duration = Duration::from_secs(1);
 
