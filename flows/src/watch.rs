@@ -23,10 +23,15 @@ const AT_ONCE: usize = 256;
 /// Sockets whose holders are looked for at once.
 const LOOKED_FOR: usize = 4_096;
 
+/// Listings that are sooner than they must be take one part in so many of the time,
+const SHARE: u32 = 100;
+/// and have this between them at least.
+const SOONEST: Duration = Duration::from_millis(100);
+
 /// How a watch watches.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How often sockets are listed.
+    /// How often sockets are listed at least; sooner where flows end that no listing met, as far as that costs little.
     pub every: Duration,
     /// How often a flow is told again while it lives.
     pub again: Duration,
@@ -144,7 +149,15 @@ impl Watch {
         }
         let kept = Arc::clone(&shared);
         let began = Instant::now();
-        let mut keeper = Keeper { shared: kept, options, netlink, holders: Holders::new(Path::new("/proc")), began, tell };
+        let mut keeper = Keeper {
+            shared: kept,
+            options,
+            netlink,
+            holders: Holders::new(Path::new("/proc")),
+            began,
+            took: Duration::ZERO,
+            tell,
+        };
         let keeper = spawn("flows", move || keeper.keep())?;
         Ok(Self { shared, keeper: Some(keeper) })
     }
@@ -266,6 +279,8 @@ struct Keeper<F> {
     netlink: Netlink,
     holders: Holders,
     began: Instant,
+    /// How long the latest listing took.
+    took: Duration,
     tell: F,
 }
 
@@ -276,10 +291,14 @@ impl<F: FnMut(Event)> Keeper<F> {
             let queue = self.shared.heard(due);
             let is_over = queue.stopped;
             let lost = !queue.lost.is_empty();
-            self.fold(queue);
+            let met_nobody = self.fold(queue);
             if lost {
                 // Sooner, and yet not at the beat of whoever floods.
                 due = due.min(Instant::now() + self.options.every / 4);
+            }
+            if met_nobody {
+                // Whoever makes brief flows makes more of them: the next may be met alive, and its holder be found.
+                due = due.min(Instant::now() + (self.took * SHARE).max(SOONEST));
             }
             if is_over || Instant::now() >= due {
                 self.list();
@@ -292,7 +311,8 @@ impl<F: FnMut(Event)> Keeper<F> {
         }
     }
 
-    fn fold(&mut self, queue: Queue) {
+    /// Folds in what was heard; true if flows ended that no listing had met.
+    fn fold(&mut self, queue: Queue) -> bool {
         let now = self.began.elapsed();
         let mut changes = Vec::new();
         {
@@ -308,9 +328,11 @@ impl<F: FnMut(Event)> Keeper<F> {
                 self.shared.ends.store(false, Ordering::Relaxed);
             }
         }
+        let met_nobody = changes.iter().any(|(flow, _)| flow.holder == Err(Unseen::Ended));
         self.tell_ended(changes);
         queue.lost.into_iter().for_each(|lost| (self.tell)(Event::Lost(lost)));
         queue.deaf.into_iter().for_each(|why| (self.tell)(Event::Refused(Part::Ends, why)));
+        met_nobody
     }
 
     fn list(&mut self) {
@@ -321,7 +343,8 @@ impl<F: FnMut(Event)> Keeper<F> {
             changes.extend(known.finish(whole.is_ok()));
             (known.unattributed(LOOKED_FOR), known.size(), known.totals())
         };
-        let (took, listening) = (began.elapsed(), lock(&self.shared.listening).clone());
+        self.took = began.elapsed();
+        let (took, listening) = (self.took, lock(&self.shared.listening).clone());
         self.attribute(wanted);
         self.tell_in_turns(|known| known.fresh(AT_ONCE), Event::Began);
         self.tell_ended(changes);
