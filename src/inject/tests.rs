@@ -175,6 +175,23 @@ fn log_routers_start_before_egret_and_are_left_alone() {
 }
 
 #[test]
+fn lists_are_indented_as_those_around_them() {
+    let out = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - image: a\n    name: job\n    env:\n    command:\n    - /a\n";
+    let added = there_and_back(out, &options("job"));
+    assert!(
+        added.contains("    env:\n    - name: HTTP_PROXY\n      value: ")
+            && added.contains("  initContainers:\n  - name: egret\n"),
+        "{added}"
+    );
+    let further_in = out.replace(
+        "  - image: a\n    name: job\n    env:\n    command:\n    - /a",
+        "    - image: a\n      name: job\n      env:\n",
+    );
+    let added = there_and_back(&further_in, &options("job"));
+    assert!(added.contains("      env:\n        - name: HTTP_PROXY\n          value: "), "{added}");
+}
+
+#[test]
 fn dollars_mean_what_they_meant() {
     let compose = there_and_back(SAMPLES[7].0, &options("web"));
     assert!(compose.contains("to: $$payments # $$(x)"), "{compose}");

@@ -258,13 +258,16 @@ fn block_step(text: &str, key: Option<&Node>, child: &Node) -> Option<String> {
     column(child.span.start).checked_sub(column(key.span.start)).filter(|step| *step > 0).map(|step| " ".repeat(step))
 }
 
+/// Whether the first list that is found has its dashes below the first letter of its key.
 fn dashes_out(text: &str, node: &Node) -> Option<bool> {
-    let column = |at: usize| at - line_start(text, at).0;
     children(node).find_map(|(key, child)| {
-        let is_block_list = matches!(child.value, Value::List { flow: false, .. });
-        key.filter(|_| is_block_list)
-            .map(|key| column(child.span.start) == column(key.span.start))
-            .or_else(|| dashes_out(text, child))
+        let first = child.items().first().filter(|_| !child.is_flow());
+        let found = key.zip(first).map(|(key, first)| {
+            let column = key.span.start - line_start(text, key.span.start).0;
+            // The line of an item begins with its dash.
+            line_start(text, first.span.start).1.len() == column
+        });
+        found.or_else(|| dashes_out(text, child))
     })
 }
 

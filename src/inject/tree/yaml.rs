@@ -52,8 +52,10 @@ impl<'t> Reader<'t> {
         let tag = event.tag().map(|tag| format!("{}{}", tag.handle(), tag.suffix()));
         let anchored = event.anchor_id().is_some();
         let (value, end) = match event {
+            // The parser writes `~` for what is not there.
             Event::Scalar(text, style, ..) => {
-                (Value::Scalar { text: text.into_owned(), quoted: style != ScalarStyle::Plain }, end)
+                let text = if start == end { String::new() } else { text.into_owned() };
+                (Value::Scalar { text, quoted: style != ScalarStyle::Plain }, end)
             }
             Event::SequenceStart(style, ..) => self.list(style == StructureStyle::Flow, depth, end)?,
             Event::MappingStart(style, ..) => self.map(style == StructureStyle::Flow, depth, end)?,
