@@ -40,8 +40,8 @@ pub struct Process {
 pub enum Unseen {
     /// It ended before anybody could look.
     Ended,
-    /// Its program has closed it, and the kernel brings it to its end.
-    Closed,
+    /// No process holds it: its program has closed it, and the kernel brings it to its end, or none has accepted it yet.
+    Unheld,
     /// No process that may be looked at holds it.
     NotVisible,
     /// Nobody has looked yet: looks are rare where they are dear.
@@ -54,7 +54,7 @@ impl Unseen {
     pub fn code(self) -> &'static str {
         match self {
             Self::Ended => "ended",
-            Self::Closed => "closed",
+            Self::Unheld => "unheld",
             Self::NotVisible => "not_visible",
             Self::NotLooked => "not_looked",
         }
@@ -65,7 +65,7 @@ impl Unseen {
     pub fn why(self) -> &'static str {
         match self {
             Self::Ended => "it ended before anybody could look",
-            Self::Closed => "its program has closed it",
+            Self::Unheld => "no process holds it: it was closed, or is not accepted yet",
             Self::NotVisible => {
                 "no process that egret may look at holds it (same user and a shared process namespace, or SYS_PTRACE)"
             }

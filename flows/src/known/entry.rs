@@ -62,7 +62,7 @@ impl Entry {
             turn,
             uid: socket.uid,
             inode: socket.inode,
-            holder: Err(if socket.inode == 0 { Unseen::Closed } else { Unseen::NotLooked }),
+            holder: Err(if socket.inode == 0 { Unseen::Unheld } else { Unseen::NotLooked }),
             protocol,
             state: socket.state,
             direction: socket.direction(),
