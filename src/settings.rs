@@ -11,6 +11,7 @@ use egret_policy::Mode;
 use egret_proxy::{DnsServer, Limits};
 use serde::Serialize;
 use serde_json::json;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::cli::{Failure, Output, RunArgs};
 use crate::config::source::{self, Source, Text};
@@ -210,9 +211,9 @@ pub(crate) fn fixed(address: &str) -> SocketAddr {
 
 /// Diagnostics go to stderr; `EGRET_LOG` sets their level.
 pub(crate) fn init_diagnostics() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("EGRET_LOG").unwrap_or_else(|_| DEFAULT_LOG.into());
+    let asked = std::env::var("EGRET_LOG").ok().and_then(|text| text.parse().ok());
     let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(asked.unwrap_or(LevelFilter::WARN))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)

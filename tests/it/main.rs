@@ -3,7 +3,8 @@
 //! Needs Debian's acl, curl, default-jdk-headless, git, golang-go, iproute2, libcap2-bin, libio-socket-ssl-perl,
 //! liblwp-protocol-https-perl, minisign, musl-tools, nginx-light, openssh-client, openssl, patch, php-cli, php-curl,
 //! postgresql-client, prometheus, python3-aiohttp, python3-boto3, python3-httpx, python3-jsonschema, python3-requests,
-//! python3-yaml, ruby, util-linux and wget, Node 24 and libraries for it (`.ci/run` has the commands); a test that misses one fails and names it.
+//! python3-yaml, ruby, util-linux and wget, Node 24 and libraries for it, and for the tests of the image what `cargo dist` builds
+//! (`.ci/run` has the commands); a test that misses one fails and names it.
 
 mod support;
 
@@ -32,6 +33,7 @@ mod agreement; // denial, journal and explain say the same, for every reason the
 mod commands; // check, explain, env, health
 mod inject; // task definitions: in, out, and back; the program copied into a volume
 mod deploy; // the examples: what egret made of them, and what reads them
+mod image; // the static program in an empty root; the Dockerfile
 mod task; // containers of one task: health, the order of the end, exit codes
 mod doctor; // what the machine allows, and which clients go around
 mod check_output; // every message of `check`, in all its forms
