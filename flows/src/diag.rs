@@ -149,15 +149,26 @@ impl Socket {
             _ => {}
         }
         // A wiped socket has nothing to count by.
+        let sends = self.sends();
         let counted = self.counted.filter(|_| self.peer.is_some())?;
         let sent = counted.sent?;
-        let sends = matches!(self.state, State::Established | State::CloseWait);
         match counted.acked.checked_sub(sent) {
             Some(2..) => Some(Direction::Out),
-            Some(1) if sends => Some(Direction::Out),
             Some(0) if counted.is_idle && (sends || counted.had_answer) => Some(Direction::In),
             _ => None,
         }
+    }
+
+    /// Whether this side seems to have begun it: something that is no payload was acknowledged, and it may still send. The kernel
+    /// reads the state before it waits for a program that is just closing the socket, and the counters after that; so one look is
+    /// no proof, and a second one at another time is.
+    pub(crate) fn seems_out(&self) -> bool {
+        let counted = self.counted.filter(|_| self.peer.is_some() && self.sends());
+        counted.is_some_and(|counted| counted.sent.is_some_and(|sent| counted.acked.checked_sub(sent) == Some(1)))
+    }
+
+    fn sends(&self) -> bool {
+        matches!(self.state, State::Established | State::CloseWait)
     }
 }
 

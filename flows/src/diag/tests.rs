@@ -43,7 +43,7 @@ fn a_listing_is_read() {
     assert!(socket.inode > 0 && socket.cookie > 0);
     let counted = Counted { acked: 1001, received: 500, sent: Some(1000), is_idle: true, had_answer: true };
     assert_eq!(socket.counted, Some(counted), "the SYN was acknowledged as well");
-    assert_eq!((socket.sent(), socket.received(), socket.direction()), (1000, 500, Some(Direction::Out)));
+    assert_eq!((socket.sent(), socket.received(), socket.direction(), socket.seems_out()), (1000, 500, None, true));
     assert_eq!(read_all(SEEDS[0]).last().map(|last| last.said.clone()), Some(Said::Done));
 }
 
@@ -54,7 +54,7 @@ fn an_ipv4_address_in_ipv6_is_that_ipv4_address() {
     let accepted = all.iter().find(|socket| socket.local == address("198.18.0.7:4443")).expect("the accepted one");
     assert_eq!((accepted.peer, accepted.direction()), (Some(address("198.18.0.1:40001")), Some(Direction::In)));
     let six = all.iter().find(|socket| socket.local == address("[2001:2::1]:40002")).expect("the one over IPv6");
-    assert_eq!((six.peer, six.sent(), six.direction()), (Some(address("[2001:2::7]:4443")), 3, Some(Direction::Out)));
+    assert_eq!((six.peer, six.sent(), six.seems_out()), (Some(address("[2001:2::7]:4443")), 3, true));
     assert_eq!(all.len(), 3);
 }
 
@@ -105,8 +105,8 @@ fn who_began_is_told_only_where_it_is_certain() {
     for (state, acked, sent, is_idle, told) in [
         (SynSent, 0, Some(0), false, Some(Direction::Out)),
         (SynReceived, 0, Some(0), false, Some(Direction::In)),
-        (Established, 1, Some(0), true, Some(Direction::Out)),
-        (Established, 11, Some(10), true, Some(Direction::Out)),
+        (Established, 1, Some(0), true, None),
+        (Established, 11, Some(10), true, None),
         (Established, 10, Some(10), true, Some(Direction::In)),
         (Established, 10, Some(10), false, None),
         (Established, 5, Some(10), false, None),
@@ -123,6 +123,9 @@ fn who_began_is_told_only_where_it_is_certain() {
     }
     let wiped = Socket { peer: None, ..socket(Closed, 0, Some(0), true) };
     assert_eq!(wiped.direction(), None);
+    for (state, acked, seems) in [(Established, 11, true), (CloseWait, 11, true), (Established, 10, false), (Closed, 11, false)] {
+        assert_eq!(socket(state, acked, Some(10), true).seems_out(), seems, "{state:?} {acked}");
+    }
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(super) struct Entry {
     protocol: Protocol,
     pub(super) state: State,
     direction: Option<Direction>,
+    /// [`Socket::seems_out`] of the latest listing.
+    seemed_out: bool,
     pub(super) is_news: bool,
 }
 
@@ -66,6 +68,7 @@ impl Entry {
             protocol,
             state: socket.state,
             direction: socket.direction(),
+            seemed_out: socket.seems_out(),
             is_news: true,
         }
     }
@@ -78,6 +81,10 @@ impl Entry {
 
     pub(super) fn see(&mut self, socket: &Socket, turn: u32) {
         self.see_end(socket, turn);
+        if self.seemed_out && socket.seems_out() {
+            self.direction = self.direction.or(Some(Direction::Out));
+        }
+        self.seemed_out = socket.seems_out();
         if socket.inode != 0 && socket.inode != self.inode {
             self.inode = socket.inode;
             self.holder = Err(Unseen::NotLooked);
