@@ -11,15 +11,15 @@ use crate::support::outside::untested;
 use crate::support::rules::{LOCALHOST, local, policy};
 use crate::support::{Ca, DnsServer, Egret, Program, Upstream, run_egret};
 
-/// What the program may weigh, in octets: a guard against growth unnoticed. The aim is 12 MB, which it does not reach yet.
-const HEAVIEST: u64 = 14_500_000;
+/// What the program may weigh, in octets.
+const HEAVIEST: u64 = 12_000_000;
 /// Nobody, as the Dockerfile has it.
 const USER: &str = "65534:65534";
 
 /// The static build; `None`, said loudly, where there is none.
 fn program() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_BIN_EXE_egret")).ancestors().nth(2).expect("target/debug/egret");
-    let built = target.join("x86_64-unknown-linux-gnu/release/egret");
+    let built = target.join("x86_64-unknown-linux-gnu/dist/egret");
     let program = std::env::var_os("EGRET_TEST_DIST").map_or(built, PathBuf::from);
     (program.is_file() || untested(&format!("no {}: `cargo dist` builds it", program.display()))).then_some(program)
 }
@@ -128,7 +128,7 @@ fn the_image_holds_the_program_alone_and_is_nobodys() {
         stage.iter().filter_map(|line| line.strip_prefix(word)?.strip_prefix(' ')).map(str::trim).collect()
     };
     assert_eq!(of("FROM"), ["scratch"]);
-    assert_eq!(of("COPY"), ["--from=build /src/target/x86_64-unknown-linux-gnu/release/egret /egret"]);
+    assert_eq!(of("COPY"), ["--from=build /src/target/x86_64-unknown-linux-gnu/dist/egret /egret"]);
     assert_eq!((of("USER"), of("ENTRYPOINT"), of("CMD")), (vec![USER], vec![r#"["/egret"]"#], vec![r#"["run"]"#]));
     // Exec form: there is no shell to run another.
     assert!(of("HEALTHCHECK")[0].ends_with(r#"CMD ["/egret", "health"]"#), "{stage:?}");
