@@ -172,7 +172,7 @@ impl Destination {
 
 /// Whether this can stand in a row of a report: whoever may write into a journal must not write further rows, columns, or
 /// formulas of a spreadsheet. Hosts and names as egret writes them pass.
-fn is_one_word(host: &str) -> bool {
+pub(crate) fn is_one_word(host: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:*\\-".contains(&byte);
     !host.is_empty() && host.len() <= MAX_HOST && !host.starts_with('-') && host.bytes().all(is_plain)
 }
@@ -291,7 +291,7 @@ impl Sighting {
 
 /// Text of a journal as a report may print it. Whoever can write into the journal chooses it; what would steer a terminal,
 /// or end a line for some reader, is escaped.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let plain = |c: char| c == '"' || c == '\'' || c == '\\' || c.escape_debug().len() == 1;
     let escaped = |c: char| if plain(c) { c.to_string() } else { c.escape_debug().to_string() };
     text.chars().map(escaped).collect()

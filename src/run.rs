@@ -210,7 +210,7 @@ impl Stage {
 /// The way out of a confined command.
 async fn exit(gateway: &Arc<Gateway>, serving: &Serving, direct: Direct, journal: &Journal) -> Result<Arc<Exit>, Failure> {
     let door = Door::open(gateway, serving).await.context("no port on loopback").map_err(Failure::Environment)?;
-    Ok(Exit::new(Arc::clone(gateway), door, direct, journal.clone()))
+    Ok(Exit::new(Arc::clone(gateway), door, direct, journal.clone(), serving))
 }
 
 /// Waits for a reason to stop.

@@ -20,6 +20,9 @@ use crate::holders::{Process, Unseen};
 /// Listings for which it is remembered that a flow is thought to have ended; its notification is long read by then.
 const REMEMBERED: u32 = 16;
 
+/// Listings that a socket is missing from before a crowded table takes it for ended.
+const MISSED: u32 = 3;
+
 /// One flow: a connection, or a UDP socket.
 #[derive(Clone, Debug)]
 pub struct Flow {
@@ -164,11 +167,16 @@ impl Known {
         if is_over {
             return missing.into_iter().filter_map(|cookie| self.gone(cookie)).collect();
         }
+        // A socket whose end nobody told may stay away for ever; where they fill the table, they have ended.
+        let is_crowded = self.entries.len() >= self.most / 4 * 3;
+        let is_long_gone = |entry: &Entry| turn.wrapping_sub(entry.turn) >= MISSED;
+        let (gone, missing): (Vec<u64>, Vec<u64>) =
+            missing.into_iter().partition(|cookie| is_crowded && self.entries.get(cookie).is_some_and(is_long_gone));
         for cookie in missing {
             // Reset by the other end, say, and its program has not closed it yet.
             self.entries.entry(cookie).and_modify(|entry| entry.state = State::Closed);
         }
-        Vec::new()
+        gone.into_iter().filter_map(|cookie| self.gone(cookie)).collect()
     }
 
     /// The kernel tells that a socket is gone.
@@ -202,13 +210,14 @@ impl Known {
         changes
     }
 
-    /// Flows that began and were not told, as far as they are live and it was looked who holds them; at most so many.
+    /// Flows that began and were not told, as far as they are live, and it was looked who holds them and who began them; at most
+    /// so many.
     pub fn fresh(&mut self, most: usize) -> Vec<Flow> {
         let entries = &mut self.entries;
         let mut told = Vec::new();
         self.fresh.retain(|cookie| {
             let Some(entry) = entries.get_mut(cookie) else { return false };
-            if told.len() >= most || matches!(entry.holder, Err(Unseen::NotLooked)) {
+            if told.len() >= most || matches!(entry.holder, Err(Unseen::NotLooked)) || entry.is_unsure() {
                 return true;
             }
             told.push(entry.flow(*cookie));

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use egret_confine::{Answer, Egress, Errno, Execution, Names, Query, Reply, Request, harmless_query};
 use egret_policy::{Class, Denial, Host, Mode, Policy, Reason, Target};
 use egret_proxy::{
-    Call, ConnectFault, Decision, Dialled, Door, Gateway, Guest, Inquiry, Process, note_direct, note_refused, now,
+    Call, ConnectFault, Decision, Dialled, Door, Gateway, Guest, Inquiry, Process, Serving, note_direct, note_refused, now,
 };
 use ipnet::IpNet;
 use tokio::runtime::Handle;
@@ -40,6 +40,8 @@ pub(crate) struct Exit {
     queries: Arc<Semaphore>,
     journal: Journal,
     executed: Lately,
+    /// Whether all is closed.
+    serving: Serving,
 }
 
 /// The door, for threads that are not of the runtime.
@@ -65,10 +67,11 @@ enum Course {
 
 impl Exit {
     /// Must be called in the runtime.
-    pub(crate) fn new(gateway: Arc<Gateway>, door: Arc<Door>, direct: Direct, journal: Journal) -> Arc<Self> {
+    pub(crate) fn new(gateway: Arc<Gateway>, door: Arc<Door>, direct: Direct, journal: Journal, serving: &Serving) -> Arc<Self> {
         let way_in = WayIn { door, runtime: Handle::current() };
         let (queries, executed) = (Arc::new(Semaphore::new(MOST_QUERIES)), Lately::default());
-        Arc::new(Self { gateway, way_in, direct, nameservers: nameservers(), queries, journal, executed })
+        let serving = serving.clone();
+        Arc::new(Self { gateway, way_in, direct, nameservers: nameservers(), queries, journal, executed, serving })
     }
 
     fn course(&self, policy: &Arc<Policy>, to: SocketAddr) -> Course {
@@ -133,6 +136,10 @@ impl WayIn {
 impl Egress for Exit {
     fn connect(&self, request: Request, reply: Reply) {
         let (policy, to) = (self.gateway.policy(), request.destination);
+        // What is told to nobody any more must not happen.
+        if self.serving.close.is_cancelled() && !is_near(&policy, to.ip()) {
+            return reply.refuse(Errno::ACCESS);
+        }
         match self.course(&policy, to) {
             Course::Near => reply.direct(),
             Course::Direct => {
@@ -188,6 +195,9 @@ impl Names for Exit {
     }
 
     fn query(&self, query: Query, answer: Answer) {
+        if self.serving.close.is_cancelled() {
+            return;
+        }
         let Ok(turn) = Arc::clone(&self.queries).try_acquire_owned() else { return };
         let (gateway, process) = (Arc::clone(&self.gateway), query.process.map(process));
         self.way_in.runtime.spawn(async move {

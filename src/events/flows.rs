@@ -1,12 +1,19 @@
 //! What the watch over flows tells, as fields.
 
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::rfc3339;
+use crate::discovery::{is_one_word, shown};
+
+/// How far clocks may differ.
+const AHEAD: Duration = Duration::from_secs(24 * 3_600);
+
+/// The longest word for a state, way or protocol.
+const MOST_WORD: usize = 16;
 
 /// A step in the life of a flow, or many such steps together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,9 +53,23 @@ pub(crate) struct FlowLine {
 }
 
 impl FlowLine {
-    /// From a line of a journal. Anything else gives `None`.
+    /// From a line of a journal, which anybody may have written. Anything else gives `None`.
     pub(crate) fn of_event(event: &Value) -> Option<Self> {
-        matches!(event.get("event")?.as_str()?, "flow" | "around").then(|| serde_json::from_value(event.clone()).ok())?
+        let is_flow = matches!(event.get("event")?.as_str()?, "flow" | "around");
+        let line: Self = is_flow.then(|| serde_json::from_value(event.clone()).ok())??;
+        let is_word = |word: &str| word.len() <= MOST_WORD && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        // What says that it is of a time to come would stand before all that is true.
+        let is_to_come = line.time > rfc3339(SystemTime::now() + AHEAD);
+        if is_to_come || ![&line.state, &line.way, &line.protocol].iter().all(|word| is_word(word)) {
+            return None;
+        }
+        Some(Self {
+            names: line.names.iter().filter(|name| is_one_word(name)).cloned().collect(),
+            exe: line.exe.as_deref().map(shown),
+            unknown: line.unknown.as_deref().map(shown),
+            container: line.container.as_deref().map(shown),
+            ..line
+        })
     }
 
     /// The kind of event that it is.

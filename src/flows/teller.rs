@@ -48,7 +48,10 @@ pub(super) struct Teller {
     around: Around,
     fold: Fold,
     pub(super) trends: Trends,
+    /// Ports that listen, and those of the listing before.
     listening: HashSet<u16>,
+    /// Live flows that went around and for which the policy was followed.
+    acted: HashSet<u64>,
     unexplained: Unexplained,
     known: HashSet<(IpAddr, Option<u16>)>,
     /// From when on a destination that nobody knows is new.
@@ -74,6 +77,7 @@ impl Teller {
             fold: Fold::default(),
             trends: Trends::default(),
             listening: HashSet::new(),
+            acted: HashSet::new(),
             unexplained: Unexplained::default(),
             known: HashSet::new(),
             settled: now + SETTLING,
@@ -96,7 +100,7 @@ impl Teller {
     pub(super) fn hear(&mut self, seen: Seen) {
         match seen {
             Seen::Began(flow) => self.began(&flow),
-            Seen::Goes(flow) => self.tell(&flow, "goes", |_| {}),
+            Seen::Goes(flow) => self.goes(&flow),
             Seen::Ended(flow, end) => self.ended(&flow, end),
             Seen::Lost(lost) => self.lost(lost),
             Seen::Listed(listed) => self.listed(listed),
@@ -113,6 +117,14 @@ impl Teller {
         }
     }
 
+    fn goes(&mut self, flow: &Flow) {
+        self.tell(flow, "goes", |_| {});
+        // Only now it may be known who began it, or the policy may be another one.
+        if self.way(flow) == Way::Around {
+            self.act(flow);
+        }
+    }
+
     fn ended(&mut self, flow: &Flow, end: End) {
         let way = self.way(flow);
         let age = self.age(flow);
@@ -121,9 +133,10 @@ impl Teller {
             line.duration_ms = flow.uid.is_some().then_some(age);
             line.end = Some(end_word(end).to_owned());
         });
-        if way == Way::Around && flow.is_news {
+        if way == Way::Around {
             self.act(flow);
         }
+        self.acted.remove(&flow.cookie);
         if way != Way::Near {
             self.sums.entry(way).or_default().0 += 1;
             metrics::flow_ended(way.as_str(), flow.protocol.as_str());
@@ -175,8 +188,11 @@ impl Teller {
         metrics::flow_carried(way.as_str(), flow.new.sent, flow.new.received);
     }
 
-    /// Does what the policy says of a flow that goes around.
-    fn act(&self, flow: &Flow) {
+    /// Does what the policy says of a flow that goes around, once.
+    fn act(&mut self, flow: &Flow) {
+        if !self.acted.insert(flow.cookie) {
+            return;
+        }
         metrics::went_around(self.around.as_str());
         let why = || {
             let row = self.row_as(flow, Way::Around);
@@ -204,7 +220,11 @@ impl Teller {
 
     fn listed(&mut self, listed: Listed) {
         self.blind.remove(part_word(Part::Listings));
-        self.listening.extend(&listed.listening);
+        self.listening = self.latest.listening.iter().chain(&listed.listening).copied().collect();
+        if listed.beyond > 0 && self.latest.beyond == 0 {
+            let why = format!("{} sockets more than can be known at once: of those only the end is told", listed.beyond);
+            self.knows.outlets.journal.write(Event::Coverage { section: "flows", why });
+        }
         if let Ok(passed) = traffic::passed() {
             self.unexplained.look(listed.totals, passed);
             let Octets { sent, received } = self.unexplained.unexplained;

@@ -111,7 +111,7 @@ impl Trends {
             (key.host, key.port) = ("other".to_owned(), None);
         }
         let sums = destinations.entry(key).or_default();
-        sums.connections += line.connections;
+        sums.connections = sums.connections.saturating_add(line.connections);
         sums.up = sums.up.saturating_add(line.bytes_up.unwrap_or(0));
         sums.down = sums.down.saturating_add(line.bytes_down.unwrap_or(0));
         sums.new |= line.new;
@@ -168,7 +168,7 @@ impl Trends {
 impl Around {
     fn add(&mut self, line: &FlowLine) {
         let sum = |a: Option<u64>, b: Option<u64>| a.zip(b).map(|(a, b)| a.saturating_add(b)).or(a).or(b);
-        self.connections += line.connections;
+        self.connections = self.connections.saturating_add(line.connections);
         self.bytes_up = sum(self.bytes_up, line.bytes_up);
         self.bytes_down = sum(self.bytes_down, line.bytes_down);
         self.container = self.container.take().or_else(|| line.container.clone());

@@ -54,7 +54,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) own: &'a OwnSockets,
     pub(crate) direct: &'a [IpNet],
     pub(crate) nameservers: &'a [IpAddr],
-    /// Ports on which somebody listens, or did.
+    /// Ports on which somebody listens, or did a moment ago.
     pub(crate) listening: &'a HashSet<u16>,
     /// Whether an address is this machine's.
     pub(crate) is_near: &'a dyn Fn(IpAddr) -> bool,

@@ -145,6 +145,20 @@ fn a_flow_around_may_end_readiness_or_egret() {
     assert!(egret.stderr().contains("went around the proxy, to 44.0.0.8:5432"), "{}", egret.stderr());
 }
 
+/// Who comes from a port that listened might have been called from outside. It was not.
+#[test]
+fn a_port_that_listened_is_no_disguise() {
+    let Some(outside) = Outside::new() else { return };
+    let egret = outside.egret(&format!("{POLICY}around: stop\n")).arg("--drain").arg("0").spawn();
+    let script = format!(
+        "l = socket.create_server(('', 0)); port = l.getsockname()[1]; time.sleep(2.5); l.close()
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(('', port)); s.connect(('{ECHO}', {ECHO_PORT}))"
+    );
+    let _held = Held::python(&outside, &script);
+    assert_eq!(egret.wait_exit().code(), Some(1), "{}", egret.stderr());
+    assert!(egret.stderr().contains("went around the proxy, to 44.0.0.8:5432"), "{}", egret.stderr());
+}
+
 #[test]
 fn many_flows_are_few_lines_and_add_up() {
     const FLOWS: u64 = 300;

@@ -73,6 +73,33 @@ fn o56_whoever_reads_a_hostile_journal_is_shown_plain_text() {
 }
 
 #[test]
+fn o56_lines_of_flows_that_egret_did_not_write_forge_no_row() {
+    let line = |field: &str, value: Value| {
+        let mut line = json!({ "v": 1, "time": "2026-11-01T00:00:00.000Z", "event": "around", "state": "ended", "way": "around",
+            "protocol": "tcp", "address": "198.18.0.7", "port": 443, "names": [], "exe": null, "connections": 1_u64 << 63 });
+        line[field] = value;
+        format!("{line}\n")
+    };
+    for text in HOSTILE {
+        let fields = ["state", "way", "protocol", "exe", "unknown", "container", "end", "action", "time"];
+        let mut lines: String = fields.iter().map(|field| line(field, json!(text))).collect();
+        lines.push_str(&line("names", json!([text])));
+        for form in ["text", "json"] {
+            let report = run_egret(["report", "-", "--output", form], &lines);
+            assert_eq!(report.code, 0, "{form} of {text:?}: {report:#?}");
+            let output = report.stdout + &report.stderr;
+            let is_row = output.lines().any(|row| row.starts_with("open.test,"));
+            assert!(!output.contains(steers) && !is_row, "{form} of {text:?}: {}", output.escape_debug());
+        }
+    }
+    let sums = line("port", json!(443)).repeat(3) + &line("time", json!("9999-01-01T00:00:00.000Z"));
+    let report = run_egret(["report", "-", "--output", "json"], &sums);
+    let report: Value = serde_json::from_str(&report.stdout).expect("JSON");
+    assert_eq!(report["around"][0]["connections"], u64::MAX, "{report:#}");
+    assert!(!report.to_string().contains("9999"), "{report:#}");
+}
+
+#[test]
 fn o57_lines_that_are_broken_in_any_way_are_counted_and_no_more() {
     let good = journal(&[tls("good.example.com", 443)]);
     let broken: [&[u8]; 12] = [

@@ -26,6 +26,8 @@ pub(super) struct Entry {
     direction: Option<Direction>,
     /// [`Socket::seems_out`] of the latest listing.
     seemed_out: bool,
+    /// It was in one listing so far.
+    is_fresh: bool,
     pub(super) is_news: bool,
 }
 
@@ -69,6 +71,7 @@ impl Entry {
             state: socket.state,
             direction: socket.direction(),
             seemed_out: socket.seems_out(),
+            is_fresh: true,
             is_news: true,
         }
     }
@@ -84,7 +87,7 @@ impl Entry {
         if self.seemed_out && socket.seems_out() {
             self.direction = self.direction.or(Some(Direction::Out));
         }
-        self.seemed_out = socket.seems_out();
+        (self.seemed_out, self.is_fresh) = (socket.seems_out(), false);
         if socket.inode != 0 && socket.inode != self.inode {
             self.inode = socket.inode;
             self.holder = Err(Unseen::NotLooked);
@@ -100,6 +103,11 @@ impl Entry {
             self.local = socket.local.into();
         }
         (self.state, self.turn) = (socket.state, turn);
+    }
+
+    /// Whether the next listing may say who began it.
+    pub(super) fn is_unsure(&self) -> bool {
+        self.is_fresh && self.direction.is_none() && matches!(self.state, State::Established | State::CloseWait)
     }
 
     pub(super) fn flow(&self, cookie: u64) -> Flow {

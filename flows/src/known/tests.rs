@@ -61,11 +61,28 @@ fn a_flow_that_is_listed_and_ends_is_one() {
     assert!(known.fresh(9).is_empty(), "nobody has looked who holds it");
     assert_eq!(known.unattributed(9), [1]);
     known.attribute(&[1], &HashMap::new(), Unseen::NotVisible);
-    assert_eq!(known.fresh(9).len(), 1);
+    assert!(known.fresh(9).is_empty(), "the next listing proves who began it");
+    assert!(ends(&list(&mut known, &[socket(1, 443, 10, 20)])).is_empty());
+    assert!(matches!(&known.fresh(9)[..], [flow] if flow.direction == Some(Direction::Out)));
     assert!(known.fresh(9).is_empty(), "it is told once");
     let changes = known.destroyed(Protocol::Tcp, &socket(1, 443, 15, 25), NOW);
     assert_eq!(ends(&changes), [(1, End::Told)]);
     assert_eq!(known.totals(), totals(1, 15, 25));
+}
+
+/// A socket can be led back to loopback before it ends, and then its end is nobody's business here.
+#[test]
+fn what_never_ends_does_not_fill_the_table() {
+    let mut known = Known::new(4, true);
+    let all = [1, 2, 3].map(|cookie| socket(cookie, 443, 1, 1));
+    list(&mut known, &all);
+    for _ in 0..2 {
+        assert!(ends(&list(&mut known, &[])).is_empty());
+    }
+    assert_eq!(ends(&list(&mut known, &[])), [1, 2, 3].map(|cookie| (cookie, End::Gone)));
+    let late = known.destroyed(Protocol::Tcp, &socket(2, 443, 5, 1), NOW);
+    assert!(late.is_empty(), "counted already: {late:?}");
+    assert_eq!((known.size().0, known.totals()), (0, totals(3, 7, 3)));
 }
 
 #[test]

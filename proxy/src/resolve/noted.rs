@@ -7,9 +7,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hickory_resolver::net::runtime::iocompat::AsyncIoTokioAsStd;
 use hickory_resolver::net::runtime::{RuntimeProvider, TokioRuntimeProvider};
 use rustix::net::sockopt::socket_cookie;
-use tokio::net::UdpSocket;
+use tokio::net::{TcpSocket, UdpSocket};
+use tokio::time::timeout;
+
+/// For a connection to a server, if hickory does not say.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// Is told the number of each socket (`SO_COOKIE`, socket(7)).
 pub(super) type Note = Arc<dyn Fn(u64) + Send + Sync>;
@@ -40,11 +45,17 @@ impl RuntimeProvider for Noted {
     }
 
     fn connect_tcp(&self, server: SocketAddr, from: Option<SocketAddr>, most: Option<Duration>) -> Soon<Self::Tcp> {
-        let (connecting, note) = (self.tokio.connect_tcp(server, from, most), Arc::clone(&self.note));
+        let note = Arc::clone(&self.note);
+        // Whoever fails to connect has sent something, too.
         Box::pin(async move {
-            let stream = connecting.await?;
-            let _ = socket_cookie(&stream.0).map(|cookie| note(cookie));
-            Ok(stream)
+            let socket = if server.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            let _ = socket_cookie(&socket).map(|cookie| note(cookie));
+            if let Some(from) = from {
+                socket.bind(from)?;
+            }
+            socket.set_nodelay(true)?;
+            let connected = timeout(most.unwrap_or(CONNECT), socket.connect(server)).await;
+            connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(AsyncIoTokioAsStd)
         })
     }
 
