@@ -243,7 +243,7 @@ pub(crate) struct ReportArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct FlowsArgs {
-    /// Go on, and print each flow as it ends, and each that goes around as it begins
+    /// Go on, and print each flow as it begins and as it ends
     #[arg(long)]
     pub(crate) follow: bool,
     /// The admin address of the running egret; where none answers, this command looks for itself

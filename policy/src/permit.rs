@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::address::Class;
 use crate::decide::{Request, UnixTime, denied_by, embedded};
+use crate::line::RuleLine;
 use crate::name::Name;
 use crate::policy::Policy;
 use crate::rule::{Mode, Protocol};
@@ -131,7 +132,11 @@ impl Permit {
         }
         let detail = format!("{} at {address} is refused: {class} space needs a rule that names it", self.target);
         let help = match self.target.host {
-            Host::Name(_) => format!("add `within: [{address}]` to the rule if the answer is right"),
+            Host::Name(_) if self.rule().is_some() => format!("add `within: [{address}]` to the rule if the answer is right"),
+            Host::Name(_) => {
+                let line = RuleLine { within: vec![address.into()], ..RuleLine::for_target(&self.target) };
+                format!("add `{line}` under egress.allow if the answer is right")
+            }
             Host::Address(_) => format!("add `- {{ to: {address}, ports: [{}] }}` under egress.allow", self.target.port),
         };
         Err(Denial::new(Reason::AddressClass, detail, help).by(self.rule()))

@@ -1,10 +1,11 @@
 //! `egret env`: the proxy variables for an app, in the form that takes them. What no variable can reach is said in comments, or
 //! on stderr where the form has none.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::anyhow;
+use egret_policy::Name;
 use ipnet::IpNet;
 use serde_json::json;
 
@@ -55,6 +56,12 @@ pub(crate) fn names(given: &[String]) -> Result<Vec<String>, Failure> {
     for name in given {
         if let Some(why) = variables::unportable(name).or(name.contains(',').then_some("give each name for itself")) {
             return Err(Failure::Usage(anyhow!("--direct {name:?} would not mean the same to every client: {why}")));
+        }
+        let host = name.strip_prefix('.').unwrap_or(name);
+        if host.parse::<IpAddr>().is_err()
+            && let Err(error) = Name::parse(host)
+        {
+            return Err(Failure::Usage(anyhow!("--direct {name:?} is no name or address: {error}")));
         }
         all.extend(name.strip_prefix('.').map(str::to_owned));
         all.push(name.clone());

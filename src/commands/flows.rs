@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io::{self, ErrorKind, Write};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use egret_flows::{Event as Seen, Options, Watch};
@@ -21,6 +21,9 @@ use crate::replay::counted;
 
 /// How often a running egret is asked for what ended.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// An egret that does not answer for so long is gone.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a running egret answers.
 #[derive(Debug, Deserialize)]
@@ -92,19 +95,29 @@ fn follow(args: &FlowsArgs, first: Answer) -> Outcome {
     let mut printer = Printer::new(args.output);
     let mut seq = first.seq;
     first.blind.iter().for_each(|line| eprintln!("egret: not seen: {line}"));
-    let mut flows = first.flows;
+    let (mut flows, mut answered) = (first.flows, Instant::now());
     loop {
-        if !printer.began(&flows) {
+        if !printer.began(&flows)? {
             return Ok(());
         }
         std::thread::sleep(BEAT);
-        let gone = |error| Failure::Environment(anyhow!("the egret at {} does not answer any more: {error:#}", args.admin));
-        let answer = asked(args, &format!("/flows?since={seq}")).map_err(gone)?;
+        let answer = match asked(args, &format!("/flows?since={seq}")) {
+            Ok(answer) => answer,
+            // It may be busy.
+            Err(_) if answered.elapsed() < PATIENCE => continue,
+            Err(error) => {
+                let gone = anyhow!("the egret at {} does not answer any more: {error:#}", args.admin);
+                return Err(Failure::Environment(gone));
+            }
+        };
+        answered = Instant::now();
         if answer.lost > 0 {
             eprintln!("egret: {} ended meanwhile and cannot be shown", counted(answer.lost, "flow"));
         }
-        if !answer.ended.iter().all(|row| printer.ended(row)) {
-            return Ok(());
+        for row in &answer.ended {
+            if !printer.ended(row)? {
+                return Ok(());
+            }
         }
         (seq, flows) = (answer.seq, answer.flows);
     }
@@ -121,8 +134,8 @@ fn watch(direct: Vec<IpNet>, output: Output) -> Outcome {
     let (mut bystander, mut printer) = (Bystander::new(direct), Printer::new(output));
     for seen in told {
         let goes_on = match seen {
-            Seen::Began(flow) => printer.began(&[bystander.row(&flow)]),
-            Seen::Ended(flow, end) => printer.ended(&bystander.row(&flow).ended(end)),
+            Seen::Began(flow) => printer.began(&[bystander.row(&flow)])?,
+            Seen::Ended(flow, end) => printer.ended(&bystander.row(&flow).ended(end))?,
             Seen::Listed(listed) => {
                 bystander.listens(&listed.listening);
                 true
@@ -157,18 +170,23 @@ impl Printer {
     }
 
     /// Of these the ones that were not printed; false if nobody reads.
-    fn began(&mut self, flows: &[Row]) -> bool {
-        flows.iter().all(|row| !self.live.insert(row.cookie) || self.print(row))
+    fn began(&mut self, flows: &[Row]) -> Result<bool, Failure> {
+        for row in flows {
+            if self.live.insert(row.cookie) && !self.print(row)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
-    fn ended(&mut self, row: &Row) -> bool {
+    fn ended(&mut self, row: &Row) -> Result<bool, Failure> {
         self.live.remove(&row.cookie);
         self.print(row)
     }
 
-    fn print(&mut self, row: &Row) -> bool {
+    fn print(&mut self, row: &Row) -> Result<bool, Failure> {
         if row.way == "near" {
-            return true;
+            return Ok(true);
         }
         let mut stdout = io::stdout().lock();
         let head =
@@ -179,6 +197,10 @@ impl Printer {
         };
         let written =
             stdout.write_all(head.as_bytes()).and_then(|()| stdout.write_all(line.as_bytes())).and_then(|()| stdout.flush());
-        !written.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe)
+        match written {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(error).context("cannot print").map_err(Failure::Environment),
+        }
     }
 }

@@ -40,7 +40,11 @@ pub(crate) fn learn(args: &LearnArgs) -> Outcome {
 fn whole(learnt: &Learnt, evidence: &Evidence) -> Outcome {
     let (policy, line) = learn::policy(learnt, evidence);
     print(&policy)?;
-    eprintln!("egret: to enforce, change `mode: audit` to `mode: enforce` in line {line}");
+    if learnt.rules.is_empty() {
+        eprintln!("egret: nothing can be vouched for yet: what was left out stands at the end of the policy");
+    } else {
+        eprintln!("egret: to enforce, change `mode: audit` to `mode: enforce` in line {line}");
+    }
     Ok(())
 }
 

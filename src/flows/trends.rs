@@ -144,7 +144,8 @@ impl Trends {
         let mut all: Vec<Around> = self.around.values().cloned().collect();
         all.sort_by_key(|around| std::cmp::Reverse(around.connections));
         for around in &mut all {
-            around.advice = around.exe.as_deref().and_then(super::advice::of).map(str::to_owned);
+            let advice = around.exe.as_deref().and_then(|exe| super::advice::of(exe, &around.protocol));
+            around.advice = advice.map(str::to_owned);
         }
         all
     }
