@@ -12,12 +12,11 @@
 //! | one connect, answered when its upstream is connected | 19.7 µs | 87.6 µs | 99.2 µs |
 //! | a call that nobody is asked about | 121 ns | 154 ns | 89 µs |
 //! | 8 threads | 22,000/s | 8,400/s | 13,200/s |
-//! | `true` | 0.6 ms | 58 ms | |
+//! | `true` | 0.6 ms | 12 ms | |
 //!
 //! Of a confined connect about 15 µs are the question and the answer (`confine/benches/connect.rs`, where nobody dials); the rest is
-//! a second connection, the record, and threads that wake one another. Of the 58 ms about 10 are before the app starts; the rest
-//! is the kernel's, closing the inotify descriptor that watched the policy file. The first filter of a process makes any call
-//! 30 ns dearer; what it is under a container's profile, which is a filter already, is not measured here.
+//! a second connection, the record, and threads that wake one another. The first filter of a process makes any call 30 ns dearer;
+//! what it is under a container's profile, which is a filter already, is not measured here.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 
