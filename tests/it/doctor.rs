@@ -27,7 +27,7 @@ fn every_check_is_made_and_the_exit_code_is_the_confinements() {
     let told = told(&output);
     assert_eq!(told["v"], 1);
     let names: Vec<&str> = told["checks"].as_array().expect("checks").iter().filter_map(|one| one["name"].as_str()).collect();
-    assert_eq!(names, ["inotify", "processes", "dns", "clock", "metadata", "folders", "variables"]);
+    assert_eq!(names, ["inotify", "processes", "dns", "clock", "metadata", "folders", "variables", "around"]);
     assert_eq!(output.code, i32::from(told["confinement"]["state"] == "none"), "{output:?}");
     assert!(told.get("clients").is_none());
     assert_eq!(check(&told, "clock").0, "good");

@@ -221,6 +221,22 @@ fn the_command_shows_what_egret_knows_and_looks_for_itself_where_there_is_none()
 }
 
 #[test]
+fn doctor_names_who_goes_around_and_what_to_set() {
+    let Some(outside) = Outside::new() else { return };
+    let _held = Held::echo(&outside);
+    let what = eventually("doctor sees it", || {
+        let enter = outside.enter();
+        let args = ["doctor", "--output", "json"];
+        let output = Program::at(std::path::Path::new(&enter[0])).args(&enter[1..]).arg(EGRET).args(args).run();
+        let told: Value = serde_json::from_str(&output.stdout).expect("JSON");
+        let checks = told["checks"].as_array().cloned().unwrap_or_default();
+        let around = checks.into_iter().find(|check| check["name"] == "around")?;
+        around["what"].as_str().filter(|what| what.contains("44.0.0.8 port 5432")).map(str::to_owned)
+    });
+    assert!(what.contains("/python3") && what.contains("trust_env"), "{what}");
+}
+
+#[test]
 fn flows_may_be_left_alone_and_then_nobody_is_promised_anything() {
     let egret = Egret::with_policy("version: 1\naround: stop\n").arg("--flows=0").start();
     let event = egret.event("coverage", |event| event["section"] == "around");

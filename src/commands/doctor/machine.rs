@@ -2,6 +2,7 @@
 //! time and size, and sends nothing but one DNS question to the system's own server and attempts to connect to link-local
 //! addresses.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
@@ -11,6 +12,9 @@ use jiff::Timestamp;
 use rustix::fs::{Access, access};
 
 use super::{Check, State};
+use crate::flows::row::Row;
+use crate::flows::ways::Way;
+use crate::flows::{advice, glance};
 use crate::variables;
 
 /// How long anything on the network may take to answer.
@@ -19,12 +23,40 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 const QUESTION: [u8; 17] = [0xe6, 0x7e, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 /// No certificate of today was valid before (2025-01-01).
 const LATE: i64 = 1_735_689_600;
+/// Programs and destinations around the proxy that are named.
+const MOST_SHOWN: usize = 5;
 /// Where an app or egret may want to write.
 const FOLDERS: [&str; 6] = ["/", "/tmp", "/dev/shm", "/var/log", "/etc/egret", "/opt/egret"];
 
 /// All of them, in the order in which they are printed.
 pub(super) fn checks() -> Vec<Check> {
-    vec![inotify(), processes(), dns(), clock(), metadata(), writable(), proxy_variables()]
+    vec![inotify(), processes(), dns(), clock(), metadata(), writable(), proxy_variables(), around()]
+}
+
+/// Who goes around the proxy at this moment, and what to set. No policy says here what may.
+fn around() -> Check {
+    let rows = match glance::now(Vec::new()) {
+        Ok(rows) => rows,
+        Err(error) => return Check::new("around", State::Note, format!("connections cannot be seen: {error:#}")),
+    };
+    let who: BTreeSet<String> = rows.iter().filter(|row| row.way == Way::Around.as_str()).map(went_around).collect();
+    if who.is_empty() {
+        return Check::new("around", State::Good, "no program has a connection around the proxy now");
+    }
+    let more = match who.len().saturating_sub(MOST_SHOWN) {
+        0 => String::new(),
+        more => format!("; {more} more: `egret flows`"),
+    };
+    let shown: Vec<String> = who.into_iter().take(MOST_SHOWN).collect();
+    Check::new("around", State::Note, format!("{}{more}", shown.join("; ")))
+}
+
+fn went_around(row: &Row) -> String {
+    let exe = row.exe.as_deref().map_or_else(|| "a program that is not visible".to_owned(), |exe| exe.escape_debug().to_string());
+    let address = row.address.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string());
+    let port = row.port.map(|port| format!(" port {port}")).unwrap_or_default();
+    let advice = row.exe.as_deref().and_then(|exe| advice::of(exe, &row.protocol)).map(|advice| format!(" ({advice})"));
+    format!("{exe} goes to {address}{port}{}", advice.unwrap_or_default())
 }
 
 fn number(file: &str) -> Option<u64> {
