@@ -9,6 +9,7 @@ mod edit;
 mod plan;
 mod remove;
 mod sidecar;
+mod wrapped;
 mod ecs;
 mod kubernetes;
 mod compose;

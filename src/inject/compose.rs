@@ -9,6 +9,7 @@ use super::error::InjectError;
 use super::plan::{Path, Plan};
 use super::sidecar::{Set, Written, check_wrapped, missing, unknown_entrypoint};
 use super::tree::Node;
+use super::wrapped::check_environment;
 use super::write::New;
 use super::{Delivery, FOLDERS, Options, WRAPPER};
 
@@ -107,6 +108,7 @@ impl Project<'_> {
     }
 
     fn wrap(&self, plan: &mut Plan<'_>, path: &Path, name: &str, service: &Node) -> Result<(), InjectError> {
+        check_environment(plan, path, service, &["environment"], &["env_file", "extends"])?;
         match service.get("entrypoint") {
             Some(list) if list.is_list() && !list.items().is_empty() => {
                 plan.prepend(service, path, "entrypoint", New::words(WRAPPER))?;

@@ -9,6 +9,7 @@ use super::plan::{Path, Plan};
 use super::remove::name_of;
 use super::sidecar::{Set, Written, check_ports, check_wrapped, missing, named, unknown_entrypoint};
 use super::tree::Node;
+use super::wrapped::check_environment;
 use super::write::New;
 use super::{Delivery, FOLDERS, Options, WRAPPER};
 
@@ -163,6 +164,13 @@ impl Task<'_> {
 
     /// egret before the app's own command line, and what it needs in its container.
     fn wrap(&self, plan: &mut Plan<'_>, path: &Path, name: Option<&str>, container: &Node) -> Result<(), InjectError> {
+        check_environment(
+            plan,
+            path,
+            container,
+            &[&self.key("environment"), &self.key("secrets")],
+            &[&self.key("environmentFiles")],
+        )?;
         let key = self.key("entryPoint");
         let given = self.options.entrypoint(name);
         if container.get(&key).is_some_and(|list| !list.items().is_empty()) {

@@ -9,6 +9,7 @@ use super::plan::{Path, Plan};
 use super::remove::name_of;
 use super::sidecar::{Set, Written, check_ports, check_wrapped, missing, named, unknown_entrypoint};
 use super::tree::Node;
+use super::wrapped::check_environment;
 use super::write::New;
 use super::{Delivery, FOLDERS, Options, WRAPPER};
 
@@ -97,6 +98,7 @@ impl Pod<'_> {
     }
 
     fn wrap(&self, plan: &mut Plan<'_>, path: &Path, name: Option<&str>, container: &Node) -> Result<(), InjectError> {
+        check_environment(plan, path, container, &["env"], &["envFrom"])?;
         if container.get("command").is_some_and(|list| !list.items().is_empty()) {
             plan.prepend(container, path, "command", New::words(WRAPPER))?;
         } else {

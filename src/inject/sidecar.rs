@@ -85,7 +85,7 @@ impl Options {
 }
 
 /// The variables that a container lacks. One that is there with another value stays, and is warned of, unless it is to be
-/// replaced; egret's own may not be there at all.
+/// replaced.
 pub(super) fn missing<'n>(
     plan: &mut Plan<'_>,
     path: &Path,
@@ -99,10 +99,6 @@ pub(super) fn missing<'n>(
         match set(name) {
             None => lacks.push((name.clone(), value.clone())),
             Some(Set::Value(node)) if node.text() == Some(&written.text(name, value)) => {}
-            Some(_) if name.starts_with("EGRET_") => {
-                let why = format!("{name} is set already, and egret did not set it");
-                return Err(InjectError::refused(path.to_string(), why, "take it away, or give no other policy"));
-            }
             Some(Set::Value(node)) if options.replace && node.text().is_some() => {
                 plan.replace(node, &written.place(path, name), &New::text(written.text(name, value)));
             }

@@ -110,6 +110,71 @@ fn policies_that_are_not_there() {
     says(&refused(&own, &wrap), &["EGRET_POLICY is set already"]);
 }
 
+/// Adds `more` to the app of a sample behind a line of it, and wraps that.
+fn wrapped(sample: usize, behind: &str, more: &str, options: &Options) -> (String, Options) {
+    let entrypoints = vec![("web".to_owned(), vec!["/a".to_owned()])];
+    let wrap = Options { wrap: true, entrypoints, ..options.clone() };
+    (changed(SAMPLES[sample].0, behind, &format!("{behind}{more}")), wrap)
+}
+
+#[test]
+fn variables_of_egret_in_a_container_that_it_wraps() {
+    let secret = Options { policy: Delivery::Secret("a".to_owned()), ..options("web") };
+    let none = Options { policy: Delivery::None, mode: None, ..options("web") };
+    let pod = "          image: example/shop:1\n          command: [\"/app\"]   # start\n          env:\n";
+    for (sample, behind, more, told) in [
+        (0, "\"environment\": [", "{\"name\": \"EGRET_CONFINE\", \"value\": \"off\"}", "EGRET_CONFINE is set already"),
+        (0, "\"environment\": [", "{\"name\": \"\\u0045GRET_MODE\", \"value\": \"audit\"}", "EGRET_MODE is set already"),
+        (0, "\"mountPoints\": [],", "\"secrets\": [{\"name\": \"EGRET_POLICY\", \"valueFrom\": \"x\"}],", "EGRET_POLICY is set"),
+        (
+            4,
+            "          Image: !Sub \"${Repo}:1\"\n",
+            "          Secrets: [{Name: EGRET_JOURNAL, ValueFrom: x}]\n",
+            "EGRET_JOURNAL is set",
+        ),
+        (4, "          Image: !Sub \"${Repo}:1\"\n", "          Environment: [{Name: !Ref X, Value: x}]\n", "cannot be read"),
+        (4, "          Image: !Sub \"${Repo}:1\"\n", "          Environment: !Ref X\n", "not written out"),
+        (4, "          Image: !Sub \"${Repo}:1\"\n", "          Environment: {Fn::If: [a, [], []]}\n", "cannot be read"),
+        (5, pod, "            - {name: EGRET_FLOWS, value: \"0\"}\n", "EGRET_FLOWS is set already"),
+        (5, pod, "            - {name: EGRET_MODE, valueFrom: {configMapKeyRef: {name: a, key: b}}}\n", "EGRET_MODE is set"),
+        (8, "      - MODE=prod\n", "      - EGRET_MODE=audit\n", "EGRET_MODE is set already"),
+        (8, "      - MODE=prod\n", "      - EGRET_MODE\n", "EGRET_MODE is set already"),
+        (8, "      - MODE=prod\n", "      - ${X}=audit\n", "cannot be read"),
+        (7, "    image: example/shop:1\n", "    environment: {EGRET_MODE: audit}\n", "EGRET_MODE is set already"),
+        (7, "    image: example/shop:1\n", "    environment: {<<: *x}\n", "cannot be read"),
+        (7, "    image: example/shop:1\n", "    <<: *x\n", "comes from elsewhere"),
+    ] {
+        for given in [&secret, &none] {
+            let (text, wrap) = wrapped(sample, behind, more, given);
+            says(&refused(&text, &wrap), &[told, "help: "]);
+        }
+    }
+    // Beside the app its variables are its own affair.
+    let (text, wrap) = wrapped(8, "      - MODE=prod\n", "      - EGRET_MODE=audit\n", &none);
+    add(&text, None, &Options { wrap: false, entrypoints: Vec::new(), ..wrap }).unwrap();
+}
+
+#[test]
+fn variables_from_files_are_warned_of_where_egret_would_obey_them() {
+    for (sample, behind, more, told) in [
+        (
+            0,
+            "\"mountPoints\": [],",
+            "\"environmentFiles\": [{\"value\": \"x\", \"type\": \"s3\"}],",
+            "web: environmentFiles brings",
+        ),
+        (5, "          image: example/shop:1\n", "          envFrom: [{configMapRef: {name: a}}]\n", "web: envFrom brings"),
+        (7, "    image: example/shop:1\n", "    env_file: .env\n", "web: env_file brings"),
+        (7, "    image: example/shop:1\n", "    extends: {file: a.yaml, service: b}\n", "web: extends brings"),
+    ] {
+        let (text, wrap) = wrapped(sample, behind, more, &options("web"));
+        let warnings = |options: &Options| add(&text, None, options).unwrap_or_else(|e| panic!("{e}")).warnings;
+        assert!(warnings(&wrap).iter().any(|one| one.contains(told)), "{told}: {:?}", warnings(&wrap));
+        let beside = Options { wrap: false, entrypoints: Vec::new(), ..wrap };
+        assert!(!warnings(&beside).iter().any(|one| one.contains(told)));
+    }
+}
+
 #[test]
 fn several_services_are_not_all_apps() {
     says(&refused(SAMPLES[7].0, &options("")), &["several", "web, db"]);
