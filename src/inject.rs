@@ -8,6 +8,7 @@ mod write;
 mod edit;
 mod plan;
 mod remove;
+mod restored;
 mod sidecar;
 mod wrapped;
 mod ecs;
@@ -110,15 +111,19 @@ enum Kind {
 /// # Errors
 /// The text is not understood, or says something that forbids it; nothing is done then.
 pub(crate) fn add(text: &str, format: Option<Format>, options: &Options) -> Result<Injected, InjectError> {
+    let mut warnings = Vec::new();
     let clean = match remove(text, format) {
-        Ok(clean) => clean,
+        Ok(clean) => {
+            warnings.push(format!("an earlier egret was taken out first, as its record {} says", plan::RECORD));
+            clean
+        }
         Err(InjectError::NotInjected) => text.to_owned(),
         Err(error) => return Err(error),
     };
     let documents = Documents::read(&clean)?;
     let style = Style::of(&clean, &documents);
     let editor = Editor { text: &clean, style: &style };
-    let (mut edits, mut warnings) = (Vec::new(), Vec::new());
+    let mut edits = Vec::new();
     for scope in scopes(&documents, format)? {
         let mut plan = Plan::new(editor);
         match scope.kind {
@@ -155,7 +160,12 @@ pub(crate) fn remove(text: &str, format: Option<Format>) -> Result<String, Injec
             edits.extend(remove::edits(editor, scope.root, sidecar, record)?);
         }
     }
-    if edits.is_empty() { Err(InjectError::NotInjected) } else { Ok(apply(text, edits)) }
+    if edits.is_empty() {
+        return Err(InjectError::NotInjected);
+    }
+    let removed = apply(text, edits.clone());
+    restored::check(text, &removed, &edits)?;
+    Ok(removed)
 }
 
 /// Everything that gets an egret of its own.

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::error::InjectError;
+use super::restored::Fits;
 use super::tree::{Node, Value};
 use super::write::{New, Style, line_start};
 
@@ -21,6 +22,8 @@ pub(super) struct Edit {
     pub(super) depth: usize,
     /// Takes or brings whole lines, which end the text's last line first if need be.
     lines: bool,
+    /// It puts back what stood there, which has to be of this kind.
+    pub(super) fits: Option<Fits>,
 }
 
 /// Makes edits of one text.
@@ -69,7 +72,7 @@ impl Editor<'_> {
             let lines = self.own_line(list, first);
             let comma = self.style.comma(lines);
             let insert = items.iter().map(|item| self.style.flow(item, lines) + &comma).collect();
-            return Ok(Edit { range: first.span.start..first.span.start, insert, depth, lines: false });
+            return Ok(Edit { range: first.span.start..first.span.start, insert, depth, lines: false, fits: None });
         }
         let dash = self.dash(list, 0);
         let (start, _) = line_start(self.text, dash);
@@ -82,19 +85,25 @@ impl Editor<'_> {
             ));
         }
         let insert = items.iter().map(|item| self.style.block_item(item, indent)).collect();
-        Ok(Edit { range: start..start, insert, depth, lines: false })
+        Ok(Edit { range: start..start, insert, depth, lines: false, fits: None })
     }
 
     /// Another value in place of this one, which is a scalar or stands in brackets.
     pub(super) fn replace(&self, node: &Node, new: &New, depth: usize) -> Edit {
-        Edit { range: node.span.clone(), insert: self.style.flow(new, None), depth, lines: false }
+        Edit { range: node.span.clone(), insert: self.style.flow(new, None), depth, lines: false, fits: None }
     }
 
     /// Another mapping in place of a list, each by indentation below its key.
     pub(super) fn replace_block(&self, key: &Node, list: &Node, new: &New, depth: usize) -> Edit {
         let indent = " ".repeat(self.column(key.span.start));
         let lines = self.style.below(new, &indent);
-        Edit { range: self.block_range(list), insert: lines.trim_end_matches(['\r', '\n']).to_owned(), depth, lines: false }
+        Edit {
+            range: self.block_range(list),
+            insert: lines.trim_end_matches(['\r', '\n']).to_owned(),
+            depth,
+            lines: false,
+            fits: None,
+        }
     }
 
     /// What [`Self::replace`] or [`Self::replace_block`] takes out.
@@ -126,7 +135,7 @@ impl Editor<'_> {
             (None, Some((after, _))) => own.start..after.span.start,
             (None, None) => self.all_inside(node, &own),
         };
-        Edit { range, insert: String::new(), depth: 0, lines: false }
+        Edit { range, insert: String::new(), depth: 0, lines: false, fits: None }
     }
 
     /// All that stands between brackets, as it was put in there.
@@ -137,13 +146,13 @@ impl Editor<'_> {
     }
 
     /// Puts another text in place of a part of this one.
-    pub(super) fn put_back(range: Range<usize>, insert: String) -> Edit {
-        Edit { range, insert, depth: 0, lines: false }
+    pub(super) fn put_back(range: Range<usize>, insert: String, fits: Fits) -> Edit {
+        Edit { range, insert, depth: 0, lines: false, fits: Some(fits) }
     }
 
     fn delete_lines(&self, from: usize, last: &Node) -> Edit {
         let (start, _) = line_start(self.text, from);
-        Edit { range: start..self.line_end(last), insert: String::new(), depth: 0, lines: true }
+        Edit { range: start..self.line_end(last), insert: String::new(), depth: 0, lines: true, fits: None }
     }
 
     /// Between brackets: behind the last value, or as the first.
@@ -158,7 +167,7 @@ impl Editor<'_> {
         if let (Some(first), Some(last)) = (first, last) {
             let lines = self.own_line(node, first);
             let insert = written(lines).iter().map(|value| self.style.comma(lines) + value).collect();
-            return Edit { range: last.span.end..last.span.end, insert, depth, lines: false };
+            return Edit { range: last.span.end..last.span.end, insert, depth, lines: false, fits: None };
         }
         let at = node.span.start + 1;
         let is_tight = node.span.end == at + 1 && self.text.contains('\n');
@@ -168,7 +177,7 @@ impl Editor<'_> {
         let joined = written(lines).join(&self.style.comma(lines));
         let n = self.style.newline;
         let insert = if is_tight { format!("{n}{inner}{joined}{n}{outer}") } else { joined };
-        Edit { range: at..at, insert, depth, lines: false }
+        Edit { range: at..at, insert, depth, lines: false, fits: None }
     }
 
     /// The indentation of values that stand on lines of their own; `None` if the first does not.
@@ -185,7 +194,7 @@ impl Editor<'_> {
         } else {
             lines.to_owned()
         };
-        Edit { range: end..end, insert, depth, lines: true }
+        Edit { range: end..end, insert, depth, lines: true, fits: None }
     }
 
     /// The style of lines behind a node.

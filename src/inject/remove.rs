@@ -4,9 +4,25 @@
 use super::edit::{Edit, Editor};
 use super::error::InjectError;
 use super::plan::{RECORD, VERSION, unescape};
+use super::restored::Fits;
 use super::tree::Node;
 use super::{FOLDERS, WRAPPER};
 use crate::variables;
+
+/// The keys that are made where there are none.
+const MADE: [&str; 11] = [
+    "environment",
+    "env",
+    "secrets",
+    "dependsOn",
+    "depends_on",
+    "entryPoint",
+    "command",
+    "mountPoints",
+    "volumeMounts",
+    "volumes",
+    "initContainers",
+];
 
 /// The record in one of these containers, and the container's name.
 pub(super) fn record_in<'n>(containers: &[(&'n str, &'n Node)]) -> Option<(&'n str, &'n str)> {
@@ -61,14 +77,18 @@ impl<'t> Remover<'t> {
         found.ok_or_else(changed)
     }
 
-    /// A key that was new: it goes, unless somebody has put values of his own below it.
+    /// A key that was new: it goes, unless somebody has put values of his own below it. Of other keys egret makes none.
     fn created(&self, path: &str) -> Option<Vec<Edit>> {
         let (map, index) = self.entry(path)?;
-        let (_, value) = map.entries().get(index)?;
+        let (key, value) = map.entries().get(index)?;
+        key.text().filter(|key| MADE.iter().any(|made| made.eq_ignore_ascii_case(key)))?;
         let count = value.items().len() + value.entries().len();
         let own = self.own(value);
-        if count == own.len() || own.is_empty() {
+        if count == own.len() {
             return Some(self.editor.delete(map, &[index]));
+        }
+        if own.is_empty() {
+            return None;
         }
         Some(self.editor.delete(value, &own))
     }
@@ -77,6 +97,10 @@ impl<'t> Remover<'t> {
     fn values(&self, path: &str, count: usize, first: bool) -> Option<Vec<Edit>> {
         let node = self.node(path)?;
         let own = self.own(node);
+        let is_wrapped = node.items().first().and_then(Node::text) == Some(WRAPPER[0]);
+        if is_wrapped && ![WRAPPER.len(), node.items().len()].contains(&count) {
+            return None;
+        }
         let skip = own.len().checked_sub(count)?;
         let own = if first { own.get(..count)? } else { own.get(skip..)? };
         Some(self.editor.delete(node, own))
@@ -84,7 +108,8 @@ impl<'t> Remover<'t> {
 
     fn replaced(&self, path: &str, original: &str) -> Option<Vec<Edit>> {
         let node = self.node(path)?;
-        Some(vec![Editor::put_back(self.editor.replaced(node), unescape(original)?)])
+        let original = unescape(original).filter(|original| !original.trim().is_empty())?;
+        Some(vec![Editor::put_back(self.editor.replaced(node), original, kind(path, node)?)])
     }
 
     /// Which values of a list or mapping look like ours.
@@ -133,6 +158,20 @@ impl<'t> Remover<'t> {
         let (parent, key) = path.rsplit_once('/').unwrap_or(("", path));
         let (map, key) = (self.node(parent)?, unescape(key)?);
         Some((map, map.entries().iter().position(|(name, _)| name.text() == Some(&key))?))
+    }
+}
+
+/// What egret replaces at such a path; `None` if it replaces nothing there.
+fn kind(path: &str, node: &Node) -> Option<Fits> {
+    let mut from_end = path.rsplit('/');
+    let last = from_end.next()?;
+    let is_proxy = |name: &str| variables::NAMES.contains(&name);
+    match last {
+        "depends_on" => Some(Fits::Names),
+        "value" | "Value" => from_end.next().filter(|name| is_proxy(name)).map(|_| Fits::Text),
+        name if !is_proxy(name) => None,
+        name if is_called(node, name) => Some(Fits::Variable(name.to_owned())),
+        _ => Some(Fits::Text),
     }
 }
 

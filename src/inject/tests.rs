@@ -150,6 +150,73 @@ fn a_record_that_does_not_fit_touches_nothing() {
     }
 }
 
+/// A sample with egret in place of other proxies, and its record changed.
+fn forged(sample: usize, from: &str, to: &str) -> (String, String) {
+    let added = there_and_back(SAMPLES[sample].0, &Options { replace: true, ..options("web") });
+    let forged = added.replacen(from, to, 1);
+    assert_ne!(forged, added, "{from:?} is not in {added}");
+    (added, forged)
+}
+
+#[test]
+fn a_record_puts_back_nothing_but_what_egret_replaces() {
+    let value = "HTTPS_PROXY/value~%22http%3A%2F%2Fcorp.example%3A3128%22";
+    let item = "https_proxy~https_proxy%3Dhttp%3A%2F%2Fcorp.example%3A3128";
+    for (sample, from, to) in [
+        // More than the value; another container; a key of another one.
+        (1, value, "HTTPS_PROXY/value~%22a%22%2C%22x%22%3A%22b%22"),
+        (1, value, "HTTPS_PROXY/value~%22a%22%7D%2C%7B%22name%22%3A%22EVIL%22%2C%22value%22%3A%22b%22"),
+        (1, value, "HTTPS_PROXY/value~%5B%22a%22%5D"),
+        (1, value, "HTTPS_PROXY/value~"),
+        (1, value, "HTTPS_PROXY/name~%22LD_PRELOAD%22"),
+        (1, "web/environment/HTTPS_PROXY/value~", "web/image~"),
+        (1, "web/environment/HTTPS_PROXY/value~", "web/environment~"),
+        // Twice, and in what another step takes out.
+        (1, value, &format!("{value} containerDefinitions/web/environment/{value}")),
+        (1, "HTTPS_PROXY/value~", "NODE_USE_ENV_PROXY/value~"),
+        // The word that is compared with.
+        (1, "\"family\": \"shop\"", "\"family\": \"put-back-by-egret-\\u0030\""),
+        (8, item, "https_proxy~LD_PRELOAD%3D%2Fevil.so"),
+        (8, item, "https_proxy~https_proxy%3Da%0A%20%20%20%20%20%20-%20EVIL%3Db"),
+        (8, item, "https_proxy~https_proxy%3Da%0A%20%20%20%20privileged%3A%20true"),
+        (8, item, "https_proxy~%26x%20https_proxy%3Da"),
+        (8, item, "https_proxy~%21x%20https_proxy%3Da"),
+        (8, "depends_on~%5Bdb%5D", "depends_on~%5Bdb%5D%0A%20%20%20%20privileged%3A%20true"),
+        (8, "depends_on~%5Bdb%5D", "depends_on~%7Bdb%3A%20x%7D"),
+        (8, "depends_on~%5Bdb%5D", "depends_on~%5B%5Bdb%5D%5D"),
+    ] {
+        let (_, forged) = forged(sample, from, to);
+        assert!(matches!(remove(&forged, None), Err(InjectError::Changed(_))), "{to}: {:?}", remove(&forged, None));
+        assert!(matches!(add(&forged, None, &options("web")), Err(InjectError::Changed(_))), "{to}");
+    }
+    // Another value of the same kind is as good as the first.
+    let (_, other) = forged(1, value, "HTTPS_PROXY/value~%22http%3A%2F%2Fother%22");
+    assert_eq!(remove(&other, None).unwrap(), SAMPLES[1].0.replace("http://corp.example:3128", "http://other"));
+}
+
+#[test]
+fn a_record_takes_no_other_keys_away() {
+    for step in ["web/logConfiguration=", "web/portMappings=", "web/image=", "web/cpu=", "web/essential="] {
+        let (_, forged) = forged(1, "\"1 containerDefinitions", &format!("\"1 containerDefinitions/{step} containerDefinitions"));
+        assert!(matches!(remove(&forged, None), Err(InjectError::Changed(_))), "{step}");
+    }
+    let wrap = Options { wrap: true, ..options("web") };
+    let added = there_and_back(SAMPLES[1].0, &wrap);
+    let shorter = added.replacen("web/entryPoint^3", "web/entryPoint^4", 1);
+    assert_ne!(shorter, added);
+    assert!(matches!(remove(&shorter, None), Err(InjectError::Changed(_))));
+}
+
+#[test]
+fn that_an_earlier_egret_went_is_told() {
+    let told = |text: &str| {
+        let warnings = add(text, None, &options("web")).unwrap().warnings;
+        warnings.iter().any(|one| one.contains("an earlier egret was taken out first"))
+    };
+    assert!(!told(SAMPLES[0].0));
+    assert!(told(&there_and_back(SAMPLES[0].0, &options("web"))));
+}
+
 #[test]
 fn what_is_set_already_stays_unless_it_is_to_be_replaced() {
     let text = SAMPLES[1].0;
