@@ -100,12 +100,29 @@ pub(super) fn missing<'n>(
             None => lacks.push((name.clone(), value.clone())),
             Some(Set::Value(node)) if node.text() == Some(&written.text(name, value)) => {}
             Some(Set::Value(node)) if options.replace && node.text().is_some() => {
+                check_no_password(path, name, node.text().unwrap_or_default())?;
                 plan.replace(node, &written.place(path, name), &New::text(written.text(name, value)));
             }
             Some(there) => plan.warnings.push(kept(path, name, &there)),
         }
     }
     Ok(lacks)
+}
+
+/// What is replaced goes into the record, in the sidecar's environment, to be put back; a password has no business there.
+fn check_no_password(path: &Path, name: &str, value: &str) -> Result<(), InjectError> {
+    let is_proxy = name.to_ascii_lowercase().ends_with("_proxy");
+    let in_url = |word: &str| word.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+    let has_password = is_proxy && value.contains('@')
+        || value.split_whitespace().any(in_url)
+        || value.to_ascii_lowercase().contains("proxypassword");
+    if has_password {
+        let why = format!(
+            "{name} holds a user or password of another proxy, and --override would keep it in the record of what it replaced"
+        );
+        return Err(InjectError::refused(path.to_string(), why, "take the variable away by hand first"));
+    }
+    Ok(())
 }
 
 /// How a list of variables is written.

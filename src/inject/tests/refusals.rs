@@ -2,6 +2,7 @@
 
 use super::super::{Delivery, Options, add};
 use super::{SAMPLES, options};
+use crate::variables::Runtime;
 
 /// The message for this text.
 fn refused(text: &str, options: &Options) -> String {
@@ -172,6 +173,35 @@ fn variables_from_files_are_warned_of_where_egret_would_obey_them() {
         assert!(warnings(&wrap).iter().any(|one| one.contains(told)), "{told}: {:?}", warnings(&wrap));
         let beside = Options { wrap: false, entrypoints: Vec::new(), ..wrap };
         assert!(!warnings(&beside).iter().any(|one| one.contains(told)));
+    }
+}
+
+#[test]
+fn passwords_that_would_go_into_the_record() {
+    let replace = Options { replace: true, runtimes: vec![Runtime::Java], ..options("web") };
+    let pod = |name: &str, value: &str| {
+        changed(
+            SAMPLES[5].0,
+            "HTTP_PROXY\n              value: http://corp:3128",
+            &format!("{name}\n              value: {value}"),
+        )
+    };
+    for (text, name) in [
+        (changed(SAMPLES[1].0, "http://corp", "http://user:hidden@corp"), "HTTPS_PROXY"),
+        (changed(SAMPLES[1].0, "http://corp", "http:\\/\\/user:hidden\\u0040corp"), "HTTPS_PROXY"),
+        (changed(SAMPLES[8].0, "http://corp", "http://user:hidden@corp"), "https_proxy"),
+        (pod("HTTP_PROXY", "hidden@corp:3128"), "HTTP_PROXY"),
+        (pod("http_proxy", "http://u:hidden/x@corp:3128"), "http_proxy"),
+        (pod("JAVA_TOOL_OPTIONS", "-Dhttp.proxyUser=u -Dhttp.proxyPassword=hidden"), "JAVA_TOOL_OPTIONS"),
+        (pod("JAVA_TOOL_OPTIONS", "-Dx=http://u:hidden@corp"), "JAVA_TOOL_OPTIONS"),
+    ] {
+        let message = refused(&text, &replace);
+        says(&message, &[name, "user or password", "by hand"]);
+        assert!(!message.contains("hidden"), "{message}");
+        // It stays where it is without --override, and is written nowhere else.
+        let kept = add(&text, None, &Options { replace: false, ..replace.clone() }).unwrap();
+        assert_eq!(kept.text.matches("hidden").count(), 1, "{}", kept.text);
+        assert!(!kept.warnings.iter().any(|one| one.contains("hidden")), "{:?}", kept.warnings);
     }
 }
 
