@@ -101,3 +101,31 @@ fn a_client_that_goes_around_is_caught() {
     let text = egret_program().env("PATH", home.path()).args(["doctor", "--clients"]).run();
     assert!(text.stdout.contains("+ curl") && text.stdout.contains("- wget"), "{text:?}");
 }
+
+/// Modules, settings and programs of whoever owns the current folder are not run.
+#[test]
+fn clients_take_nothing_from_the_current_folder() {
+    let (home, bin) = (TempDir::new().expect("a temporary directory"), TempDir::new().expect("a temporary directory"));
+    let ran = bin.path().join("ran");
+    for program in ["git", "python3"] {
+        symlink(require(program), bin.path().join(program)).expect("the test's directory is writable");
+    }
+    let script = format!("#!/bin/sh\necho curl >> {}\n", ran.display());
+    fs::write(home.path().join("curl"), script).expect("the test's directory is writable");
+    fs::set_permissions(home.path().join("curl"), fs::Permissions::from_mode(0o755)).expect("the test's own file");
+    fs::create_dir(home.path().join("urllib")).expect("the test's directory is writable");
+    let module = format!("open({:?}, 'a').write('python')", ran.display().to_string());
+    fs::write(home.path().join("urllib/__init__.py"), module).expect("the test's directory is writable");
+    let git = |args: &[&str]| assert_eq!(Program::new("git").dir(home.path()).args(args).run().code, 0);
+    git(&["init", "-q"]);
+    git(&["config", "http.proxy", "http://127.0.0.1:1"]);
+    for path in [format!(":{}", bin.path().display()), format!(".:{}", bin.path().display())] {
+        let program = egret_program().dir(home.path()).env("PATH", path);
+        let told = told(&program.args(["doctor", "--clients", "--output", "json"]).run());
+        let clients = told["clients"].as_array().expect("clients");
+        let way = |name: &str| clients.iter().find(|one| one["name"] == name).map(|one| one["http"].clone());
+        assert_eq!((way("git"), way("python urllib")), (Some("through".into()), Some("through".into())), "{told}");
+        assert_eq!(way("curl"), None, "{told}");
+        assert!(!ran.exists(), "{:?}", fs::read_to_string(&ran));
+    }
+}

@@ -1,14 +1,16 @@
 //! Which clients found here go through a proxy when they are told to by the variables of `egret env`. Each asks for a page of
 //! a name that nobody can have (RFC 6761 section 6.4) beside a proxy that notes who came; whoever did not come looked for the
-//! name itself, and went around.
+//! name itself, and went around. They run in `/`: in the current folder may lie anybody's modules and settings.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
 use serde::Serialize;
 
 use crate::variables::{self, Runtime};
@@ -131,10 +133,11 @@ impl Client {
         let variables = variables::variables(&proxy.address, &variables::no_proxy(&[]), &runtimes);
         let before = proxy.visits();
         let mut command = Command::new(program);
+        command.current_dir("/").env("PYTHONSAFEPATH", "1").process_group(0);
         command.args(self.args).arg(format!("{scheme}://{NAME}/")).envs(variables);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let Ok(child) = command.spawn() else { return Way::Missing };
-        match (wait(child), proxy.visits() > before) {
+        match (wait(child, PATIENCE), proxy.visits() > before) {
             (Some(NOT_INSTALLED), _) => Way::Missing,
             (_, true) => Way::Through,
             (Some(_), false) => Way::Around,
@@ -143,9 +146,9 @@ impl Client {
     }
 }
 
-/// The exit code, -1 for a signal; `None` if it had to be killed.
-fn wait(mut child: Child) -> Option<i32> {
-    let end = Instant::now() + PATIENCE;
+/// The exit code, -1 for a signal; `None` if it had to be killed, with all that it left in its group.
+fn wait(mut child: Child, patience: Duration) -> Option<i32> {
+    let end = Instant::now() + patience;
     while Instant::now() < end {
         match child.try_wait() {
             Ok(None) => std::thread::sleep(Duration::from_millis(10)),
@@ -153,15 +156,20 @@ fn wait(mut child: Child) -> Option<i32> {
             Err(_) => break,
         }
     }
-    // Either fails only if it has just ended.
+    // Each fails only if it has just ended. It has not been waited for, so that nobody else has its number.
+    let _ = rustix::process::kill_process_group(Pid::from_child(&child), Signal::KILL);
     drop(child.kill());
     drop(child.wait());
     None
 }
 
+/// In the folders of PATH that do not depend on the current one, as an empty entry does.
 fn found(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .filter(|folder| folder.is_absolute())
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
 }
 
 /// Notes who asks for the name, and refuses everything.
@@ -198,3 +206,6 @@ fn refuse(stream: TcpStream, visits: &Mutex<usize>) -> io::Result<()> {
     *visits.lock().unwrap_or_else(PoisonError::into_inner) += usize::from(line.contains(NAME));
     (&stream).write_all(b"HTTP/1.1 403 egret doctor\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
 }
+
+#[cfg(test)]
+mod tests;
