@@ -210,3 +210,23 @@ fn install_copies_the_program_to_where_it_can_be_started() {
     let nowhere = egret_program().args(["install", "/nonexistent"]).run();
     assert!(nowhere.code == 3 && nowhere.stderr.contains("/nonexistent"), "{nowhere:?}");
 }
+
+/// As in a container: the process is number 1, and the umask may be anybody's.
+#[test]
+fn install_leaves_what_is_not_its_own_and_asks_no_umask() {
+    let home = TempDir::new().expect("a temporary directory");
+    let left = home.path().join(".egret.1");
+    fs::write(&left, "left over").expect("the test's directory is writable");
+    let script = format!("umask 077 && exec {} install {}", env!("CARGO_BIN_EXE_egret"), home.path().display());
+    let install = || Program::new("unshare").args(["-r", "-p", "-f", "sh", "-ec", &script]).run();
+    let installed = install();
+    assert_eq!(installed.code, 0, "{installed:?}");
+    let copy = home.path().join("egret");
+    assert_eq!(fs::metadata(&copy).expect("the copy").permissions().mode() & 0o777, 0o755);
+    // It cannot take the place of a folder, and what it made by then goes again.
+    fs::remove_file(&copy).expect("the test's own file");
+    fs::create_dir(&copy).expect("the test's directory is writable");
+    assert_eq!(install().code, 3);
+    assert_eq!(fs::read_dir(home.path()).expect("the folder").count(), 2, "only the folder and what was left over");
+    assert_eq!(fs::read_to_string(&left).expect("it is still there"), "left over");
+}
