@@ -66,7 +66,7 @@ impl Refused {
 
 #[test]
 fn r05_idle_tunnels_cost_little_and_leave_nothing() {
-    // `EGRET_TEST_TUNNELS=10000` wants 20,000 descriptors for the test as well.
+    // `EGRET_TEST_TUNNELS=9800` is what 20,000 descriptors of the test, and of egret, are enough for.
     let count: usize = std::env::var("EGRET_TEST_TUNNELS").ok().and_then(|count| count.parse().ok()).unwrap_or(400);
     let (dns, upstream) = (DnsServer::new(), crowd());
     let egret = to(upstream.port(), &dns).start();
@@ -84,7 +84,10 @@ fn r05_idle_tunnels_cost_little_and_leave_nothing() {
     tunnels.into_iter().for_each(reset);
     egret.metric_becomes("egret_egress_connections_active", &[("via", "connect")], 0.0);
     eventually("its descriptors are free again", || (descriptors(&egret) <= before + 4).then_some(()));
-    egret.wait_records(count + 2);
+    // They end in one moment, for which the journal may have no room: what it drops, it counts.
+    let lost = || egret.events("gap").iter().filter_map(|gap| gap["lost"].as_u64()).sum::<u64>();
+    let told = || egret.records().len() as u64 + lost();
+    eventually("every end is told or counted", || (told() >= count as u64 + 2).then_some(()));
 }
 
 #[test]
