@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::{env, print};
 use crate::cli::{Failure, InjectArgs, Outcome};
 use crate::config;
-use crate::config::source::Source;
+use crate::config::source::{Source, from_names};
 use crate::inject::{self, Delivery, InjectError, Options};
 use crate::learn::unified;
 use crate::variables::Runtime;
@@ -53,8 +53,9 @@ fn stdin() -> Result<String, Failure> {
 
 fn options(args: &InjectArgs) -> Result<Options, Failure> {
     let usage = |message: &str| Failure::Usage(anyhow!("{message}"));
-    let image =
-        args.image.clone().ok_or_else(|| usage("--image is missing: the image of egret, best by its digest (NAME@sha256:…)"))?;
+    // A variable that is exported and empty says nothing.
+    let image = args.image.clone().filter(|image| !image.trim().is_empty());
+    let image = image.ok_or_else(|| usage("--image is missing: the image of egret, best by its digest (NAME@sha256:…)"))?;
     let policy = delivery(args)?;
     if policy == Delivery::None && args.mode().is_none() && !args.policy_in_image {
         return Err(usage(
@@ -88,6 +89,10 @@ fn delivery(args: &InjectArgs) -> Result<Delivery, Failure> {
         // A policy that egret would not start with has no place in a task.
         config::load(&text, None).map_err(Failure::invalid)?;
         return Ok(Delivery::Text(if text.yaml.len() > MAX_PLAIN { packed(&text.yaml)? } else { text.yaml }));
+    }
+    if let Some(names) = &args.allow {
+        let text = Source::Text("--allow", from_names(names)).read().map_err(Failure::Usage)?;
+        config::load(&text, None).map_err(Failure::invalid)?;
     }
     let given = args.policy_secret.clone().map(Delivery::Secret).or_else(|| args.policy_volume.clone().map(Delivery::Volume));
     Ok(given.or_else(|| args.allow.clone().map(Delivery::Allow)).unwrap_or(Delivery::None))

@@ -113,7 +113,7 @@ fn unpack(text: &str) -> anyhow::Result<String> {
 }
 
 /// `a.com *.b.com db.c:5432` as a policy of short rules. Each name is quoted as JSON, which YAML reads.
-fn from_names(names: &str) -> String {
+pub(crate) fn from_names(names: &str) -> String {
     let rules: Vec<String> = names
         .split([' ', ',', '\n', '\t'])
         .filter(|name| !name.is_empty())

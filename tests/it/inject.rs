@@ -179,6 +179,9 @@ fn wrong_usage_prints_nothing_and_says_what_to_do() {
     let task = sample("ecs.json");
     for (args, told) in [
         (&["inject", "--mode", "audit"][..], "--image is missing"),
+        (&["inject", "--image", "", "--mode", "audit"], "--image is missing"),
+        (&["inject", "--image", "e", "--allow", "good.test a..b"], "a..b"),
+        (&["inject", "--image", "e", "--mode", "audit", "--direct", "a b"], "no name or address"),
         (&["inject", "--image", "e"], "to observe first, give --mode audit"),
         (&["inject", "--image", "e", "--mode", "audit", "--wrap", "--entrypoint", "web=/app"], "JSON list"),
         (&["inject", "--image", "e", "--mode", "audit", "--direct", "*.corp"], "write the domain with a dot"),
