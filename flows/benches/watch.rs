@@ -4,15 +4,15 @@
 //! `cargo bench -p egret-flows --bench watch`, with Debian's iproute2 and util-linux. Everything happens in a network of its
 //! own, where 198.18.0.0/15 leads back to this machine.
 //!
-//! On a shared 2-core machine with a load of six, Linux 6.18, 2026-11, release build without LTO:
+//! On a shared 2-core machine, Linux 6.18, 2026-11, release build without LTO:
 //!
 //! | | |
 //! |---|---|
-//! | a listing of 10,000 sockets with their counters | 21.6 ms |
-//! | the same by `ss -tin` | 148 ms |
+//! | a listing of 10,000 sockets with their counters | 10 to 11 ms; beside other work twice that and more |
+//! | the same by `ss -tin` | 56 ms |
 //! | a watch over them, one listing a second | 1.4 % of a processor |
-//! | memory | 300 octets a socket, of which some 220 are the table |
-//! | 10,000 connections of 0.1 ms to 7 ms | all seen, no loss |
+//! | memory | 287 octets a socket, of which some 210 are the table |
+//! | 10,000 connections of 0.1 ms to 4 ms | all seen, no loss |
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 

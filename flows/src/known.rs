@@ -217,7 +217,7 @@ impl Known {
         let mut told = Vec::new();
         self.fresh.retain(|cookie| {
             let Some(entry) = entries.get_mut(cookie) else { return false };
-            if told.len() >= most || matches!(entry.holder, Err(Unseen::NotLooked)) || entry.is_unsure() {
+            if told.len() >= most || entry.is_unlooked() || entry.is_unsure() {
                 return true;
             }
             told.push(entry.flow(*cookie));
@@ -241,15 +241,15 @@ impl Known {
 
     /// The inodes of sockets whose holder was not looked for, so many at most.
     pub(crate) fn unattributed(&self, most: usize) -> Vec<u32> {
-        let waits = |entry: &&Entry| matches!(entry.holder, Err(Unseen::NotLooked)) && entry.inode != 0;
+        let waits = |entry: &&Entry| entry.is_unlooked() && entry.inode != 0;
         self.entries.values().filter(waits).take(most).map(|entry| entry.inode).collect()
     }
 
     /// Who holds these was looked for.
     pub(crate) fn attribute(&mut self, looked: &[u32], found: &HashMap<u32, Arc<Process>>, why_not: Unseen) {
         for entry in self.entries.values_mut() {
-            if matches!(entry.holder, Err(Unseen::NotLooked)) && looked.binary_search(&entry.inode).is_ok() {
-                entry.holder = found.get(&entry.inode).cloned().ok_or(why_not);
+            if entry.is_unlooked() && looked.binary_search(&entry.inode).is_ok() {
+                entry.held(found.get(&entry.inode).cloned().ok_or(why_not));
             }
         }
     }
@@ -313,7 +313,8 @@ impl Known {
     /// A flow that no listing met.
     fn brief(&mut self, protocol: Protocol, socket: &Socket, now: Duration) -> (Flow, End) {
         let mut entry = Entry::new(protocol, socket, self.turn, now);
-        (entry.uid, entry.holder) = (NO_USER, Err(Unseen::Ended));
+        entry.uid = NO_USER;
+        entry.held(Err(Unseen::Ended));
         let flow = entry.flow(socket.cookie);
         self.done = Totals { flows: self.done.flows + 1, octets: self.done.octets + flow.octets };
         let is_wiped = flow.peer.is_some_and(|peer| peer.port() == 0);

@@ -20,7 +20,9 @@ pub(super) struct Entry {
     pub(super) turn: u32,
     pub(super) uid: u32,
     pub(super) inode: u32,
-    pub(super) holder: Result<Arc<Process>, Unseen>,
+    process: Option<Arc<Process>>,
+    /// Why there is none. Apart from it, as both in one would take a word more.
+    unseen: Unseen,
     protocol: Protocol,
     pub(super) state: State,
     direction: Option<Direction>,
@@ -66,7 +68,8 @@ impl Entry {
             turn,
             uid: socket.uid,
             inode: socket.inode,
-            holder: Err(if socket.inode == 0 { Unseen::Unheld } else { Unseen::NotLooked }),
+            process: None,
+            unseen: if socket.inode == 0 { Unseen::Unheld } else { Unseen::NotLooked },
             protocol,
             state: socket.state,
             direction: socket.direction(),
@@ -90,7 +93,7 @@ impl Entry {
         (self.seemed_out, self.is_fresh) = (socket.seems_out(), false);
         if socket.inode != 0 && socket.inode != self.inode {
             self.inode = socket.inode;
-            self.holder = Err(Unseen::NotLooked);
+            self.held(Err(Unseen::NotLooked));
         }
         self.uid = socket.uid;
     }
@@ -103,6 +106,18 @@ impl Entry {
             self.local = socket.local.into();
         }
         (self.state, self.turn) = (socket.state, turn);
+    }
+
+    pub(super) fn held(&mut self, holder: Result<Arc<Process>, Unseen>) {
+        (self.process, self.unseen) = match holder {
+            Ok(process) => (Some(process), self.unseen),
+            Err(unseen) => (None, unseen),
+        };
+    }
+
+    /// Whether nobody has looked yet who holds it.
+    pub(super) fn is_unlooked(&self) -> bool {
+        self.process.is_none() && self.unseen == Unseen::NotLooked
     }
 
     /// Whether the next listing may say who began it.
@@ -120,7 +135,7 @@ impl Entry {
             state: self.state,
             direction: self.direction,
             uid: (self.uid != NO_USER).then_some(self.uid),
-            holder: self.holder.clone(),
+            holder: self.process.clone().ok_or(self.unseen),
             octets: self.octets,
             new: self.octets - self.told,
             began: Duration::from_secs(self.began.into()),
