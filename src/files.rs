@@ -27,8 +27,8 @@ use tokio::sync::watch;
 
 use self::approvals::Approvals;
 use self::signature::PublicKey;
+pub(crate) use self::teller::Outlets;
 use self::teller::{Carried, Teller};
-pub(crate) use self::teller::{Outlets, Stop};
 use self::trusted::Trusted;
 use crate::config::files::{Files, Severity, Tree};
 use crate::events::Event;
@@ -229,7 +229,7 @@ impl Monitor {
     /// Why nothing should be started: what the comparison found, or that there was none.
     pub(crate) async fn allows_start(&self) -> Result<(), String> {
         let current = || self.running().as_ref().map(|running| running.compared.clone());
-        let answer = |why: Option<&str>| self.outlets.stop.borrow().clone().or(why.map(str::to_owned)).map_or(Ok(()), Err);
+        let answer = |why: Option<&str>| self.outlets.stop.why().or(why.map(str::to_owned)).map_or(Ok(()), Err);
         let ended = "the file watch has ended before its first comparison was done";
         let mut exchange = self.exchange.subscribe();
         loop {

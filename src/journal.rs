@@ -4,22 +4,21 @@
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{fmt, thread};
 
-use clap::ValueEnum;
-use tokio::sync::watch;
-
 use crate::events::Event;
+use crate::stop::Stop;
+use clap::ValueEnum;
 
 /// Events that wait for the writer; at some 1 KiB each, about 4 MiB.
 const QUEUE: usize = 4096;
 /// How long the last events may take to be written when egret ends.
 const FINISH: Duration = Duration::from_secs(2);
-/// How often the writer looks whether losses are to be told.
+/// How long a line that tells of losses waits for an event to go with.
 const TICK: Duration = Duration::from_millis(50);
 
 /// What is done when a line cannot be queued or written.
@@ -57,7 +56,7 @@ struct Losses {
     total: AtomicU64,
     when_full: WhenFull,
     /// Why egret is to end.
-    end: watch::Sender<Option<String>>,
+    end: Stop,
 }
 
 impl Losses {
@@ -66,11 +65,7 @@ impl Losses {
         self.total.fetch_add(count, Ordering::Relaxed);
         metrics::counter!(crate::metrics::EVENTS_DROPPED, "sink" => "journal").increment(count);
         if self.when_full == WhenFull::Stop {
-            self.end.send_if_modified(|end| {
-                let first = end.is_none();
-                end.get_or_insert_with(why);
-                first
-            });
+            self.end.say(why);
         }
     }
 }
@@ -79,7 +74,7 @@ impl Losses {
 pub(crate) struct Writer {
     thread: JoinHandle<()>,
     queue: SyncSender<Option<Event>>,
-    end: Arc<AtomicU64>,
+    end: Arc<AtomicBool>,
     losses: Arc<Losses>,
 }
 
@@ -92,7 +87,7 @@ impl Journal {
         };
         let (queue, events) = sync_channel(QUEUE);
         let losses = Arc::new(Losses { when_full, ..Losses::default() });
-        let end = Arc::new(AtomicU64::new(0));
+        let end = Arc::new(AtomicBool::new(false));
         let (counted, ending) = (Arc::clone(&losses), Arc::clone(&end));
         let thread = thread::Builder::new()
             .name("journal".into())
@@ -105,29 +100,26 @@ impl Journal {
     pub(crate) fn write(&self, event: Event) {
         if self.queue.try_send(Some(event)).is_err() {
             self.losses.add(1, || format!("the journal is full: {QUEUE} events wait, and nobody reads them"));
+            // The writer may have emptied the queue in between, and sleep.
+            let _ = self.queue.try_send(None);
         }
     }
 
     /// Waits until egret must end for want of a journal, and says why. Where lines are dropped, for ever.
     pub(crate) fn failed(&self) -> impl Future<Output = String> + use<> {
-        let mut end = self.losses.end.subscribe();
-        async move {
-            let why = end.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
-            // Without one, nobody is left who could tell it.
-            if let Some(why) = why { why } else { std::future::pending().await }
-        }
+        self.losses.end.said()
     }
 
     /// Whether it came to that.
     pub(crate) fn has_failed(&self) -> bool {
-        self.losses.end.borrow().is_some()
+        self.losses.end.why().is_some()
     }
 }
 
 impl Writer {
     /// Waits until what is queued has been written, or gives up on a reader that does not read, and says what is lacking.
     pub(crate) fn finish(self) {
-        self.end.store(1, Ordering::Release);
+        self.end.store(true, Ordering::Release);
         // Where the queue is full, it is awake.
         let _ = self.queue.try_send(None);
         let deadline = std::time::Instant::now() + FINISH;
@@ -143,20 +135,18 @@ impl Writer {
     }
 }
 
-fn write_all(events: &Receiver<Option<Event>>, mut sink: BufWriter<Box<dyn Write + Send>>, losses: &Losses, end: &AtomicU64) {
+fn write_all(events: &Receiver<Option<Event>>, mut sink: impl Write, losses: &Losses, end: &AtomicBool) {
     loop {
-        match events.recv_timeout(TICK) {
+        let is_behind = losses.untold.load(Ordering::Relaxed) > 0;
+        let first = if is_behind { events.recv_timeout(TICK) } else { events.recv().map_err(RecvTimeoutError::from) };
+        match first {
             Ok(first) => write_batch(first, events, &mut sink, losses),
-            Err(RecvTimeoutError::Timeout) if end.load(Ordering::Acquire) == 0 => {
-                // Told at once, as there may be no next line for a long time.
-                if losses.untold.load(Ordering::Relaxed) > 0 {
-                    write_batch(None, events, &mut sink, losses);
-                }
-            }
-            Err(_) => return,
+            Err(RecvTimeoutError::Timeout) => write_batch(None, events, &mut sink, losses),
+            Err(RecvTimeoutError::Disconnected) => return,
         }
-        if end.load(Ordering::Acquire) > 0 {
-            return;
+        if end.load(Ordering::Acquire) {
+            // What was queued before the end, and after the batch.
+            return write_batch(None, events, &mut sink, losses);
         }
     }
 }
@@ -212,6 +202,30 @@ mod tests {
         assert!(!journal.has_failed());
         journal.write(gap(2));
         assert!(journal.has_failed());
+    }
+
+    #[test]
+    fn what_is_queued_while_the_last_batch_is_written_is_written_too() {
+        /// Queues one more event as soon as it has taken a batch, and ends.
+        struct Late<'a>(Vec<u8>, SyncSender<Option<Event>>, &'a AtomicBool);
+        impl Write for Late<'_> {
+            fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+                self.0.write(octets)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                if !self.2.swap(true, Ordering::Release) {
+                    self.1.send(Some(gap(2))).unwrap();
+                }
+                Ok(())
+            }
+        }
+        let (queue, events) = sync_channel(8);
+        queue.send(Some(gap(1))).unwrap();
+        let end = AtomicBool::new(false);
+        let mut sink = Late(Vec::new(), queue, &end);
+        write_all(&events, &mut sink, &Losses::default(), &end);
+        let text = String::from_utf8(sink.0).unwrap();
+        assert!(text.contains("\"lost\":1") && text.contains("\"lost\":2"), "{text}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod run;
 mod witness;
 mod reload;
 mod shutdown;
+mod stop;
 mod launch;
 mod confinement;
 mod events;

@@ -15,7 +15,6 @@ use ipnet::IpNet;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rustix::process::Signal;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 use crate::admin::{self, Admin};
 use crate::cli::{Failure, Outcome, RunArgs};
@@ -23,7 +22,7 @@ use crate::config::{Config, Unserved};
 use crate::confinement::exit::{Direct, Exit};
 use crate::confinement::{self, Confine, Found, Hold, executables};
 use crate::events::{Event, Lifecycle};
-use crate::files::{self, Kind, Monitor, Outlets, Own, Stop};
+use crate::files::{self, Kind, Monitor, Outlets, Own};
 use crate::flows::Flows;
 use crate::flows::ways::OwnSockets;
 use crate::journal::{Journal, WhenFull};
@@ -32,6 +31,7 @@ use crate::readiness::Readiness;
 use crate::reload::{Reasons, Reloader};
 use crate::settings::{DEFAULT_ADMIN, DEFAULT_LISTEN, Settings, fixed};
 use crate::shutdown::Ending;
+use crate::stop::Stop;
 use crate::witness::Witness;
 use crate::{commands, flows, journal, metrics, settings};
 
@@ -147,7 +147,7 @@ async fn live(
         Some(launch) => stage.command(launch, &config.direct, exit.as_ref(), &mut ending).await,
         None => {
             tokio::select! {
-                () = ending.live(drain, told(stage.stop.subscribe()), || stage.draining()) => {}
+                () = ending.live(drain, stage.stop.said(), || stage.draining()) => {}
                 // For want of a journal: nothing is served any more.
                 () = stage.serving.close.cancelled() => {}
             }
@@ -178,7 +178,7 @@ impl Stage {
     async fn command(&self, launch: Launch, direct: &[IpNet], exit: Option<&Arc<Exit>>, ending: &mut Ending) -> Outcome {
         match ending.before(self.files.allows_start()).await {
             Some(Ok(())) => {
-                tokio::spawn(end_when_told(self.stop.subscribe(), launch.handle.clone(), self.drain));
+                tokio::spawn(end_when_told(self.stop.said(), launch.handle.clone(), self.drain));
                 let outcome = launch.live(&self.phase.listen, direct, exit, self.drain, || self.draining()).await;
                 self.readiness.drain("the command has ended");
                 outcome
@@ -196,7 +196,7 @@ impl Stage {
         flows::finish(&self.flows, FINAL_LOOK).await;
         files::finish(&self.files, FINAL_LOOK).await;
         self.phase.tell("stopped");
-        match self.stop.borrow().as_ref() {
+        match self.stop.why() {
             Some(why) if outcome.is_ok() && self.phase.journal.has_failed() => Err(Failure::Environment(anyhow!("{why}"))),
             Some(why) if outcome.is_ok() => {
                 eprintln!("egret: {why}");
@@ -213,29 +213,18 @@ async fn exit(gateway: &Arc<Gateway>, serving: &Serving, direct: Direct, journal
     Ok(Exit::new(Arc::clone(gateway), door, direct, journal.clone(), serving))
 }
 
-/// Waits for a reason to stop.
-async fn told(mut stop: watch::Receiver<Option<String>>) -> String {
-    let why = stop.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
-    // Without one, nobody is left who could tell it.
-    if let Some(why) = why { why } else { std::future::pending().await }
-}
-
 /// Lets nothing out any more once the journal has failed, and ends egret.
 async fn stop_without_journal(failed: impl Future<Output = String>, serving: Serving, stop: Stop) {
     let why = failed.await;
     // Why, before that is acted upon.
-    stop.send_if_modified(|first| {
-        let modified = first.is_none();
-        first.get_or_insert(why);
-        modified
-    });
+    stop.say(|| why);
     serving.stop_accepting.cancel();
     serving.close.cancel();
 }
 
 /// Ends the command when the file watch, or the journal, says so.
-async fn end_when_told(stop: watch::Receiver<Option<String>>, handle: Handle, grace: Duration) {
-    let why = told(stop).await;
+async fn end_when_told(stop: impl Future<Output = String>, handle: Handle, grace: Duration) {
+    let why = stop.await;
     eprintln!("egret: {why}");
     handle.terminate(Termination { signal: Signal::TERM, why, grace, exit: Some(1) }).await;
 }

@@ -22,6 +22,7 @@ use crate::events::{Event, rfc3339};
 use crate::journal::Journal;
 use crate::metrics;
 use crate::readiness::Readiness;
+use crate::stop::Stop;
 
 /// Lines about one kind of coverage in one window; those beyond are counted.
 const COVERAGE_LINES: u32 = 50;
@@ -31,12 +32,8 @@ const COVERAGE_LINES: u32 = 50;
 pub(crate) struct Outlets {
     pub(crate) journal: Journal,
     pub(crate) readiness: Arc<Readiness>,
-    /// Ends the program; the first reason stays.
     pub(crate) stop: Stop,
 }
-
-/// Why the program is to end, if it is.
-pub(crate) type Stop = tokio::sync::watch::Sender<Option<String>>;
 
 /// What one teller hands on to the next.
 #[derive(Clone, Debug, Default)]
@@ -272,11 +269,7 @@ impl Teller {
         match action {
             Action::Count | Action::Alert => {}
             Action::Unhealthy => self.outlets.readiness.unhealthy(why),
-            Action::Stop => drop(self.outlets.stop.send_if_modified(|first| {
-                let is_first = first.is_none();
-                first.get_or_insert_with(why);
-                is_first
-            })),
+            Action::Stop => self.outlets.stop.say(why),
         }
     }
 

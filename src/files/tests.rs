@@ -8,6 +8,7 @@ use crate::config;
 use crate::config::source::Text;
 use crate::journal::{Journal, WhenFull};
 use crate::readiness::Readiness;
+use crate::stop::Stop;
 
 /// A monitor of one folder.
 struct Scene {
@@ -20,8 +21,7 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("app")).unwrap();
         let (journal, _writer) = Journal::open("/dev/null", WhenFull::default()).unwrap();
-        let (stop, _) = watch::channel(None);
-        let outlets = Outlets { journal, readiness: Arc::new(Readiness::default()), stop };
+        let outlets = Outlets { journal, readiness: Arc::new(Readiness::default()), stop: Stop::default() };
         Self { folder, monitor: Monitor::new(outlets, Vec::new()) }
     }
 

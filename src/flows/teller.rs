@@ -203,11 +203,7 @@ impl Teller {
         match self.around {
             Around::Alert => {}
             Around::Unhealthy => self.knows.outlets.readiness.unhealthy(why),
-            Around::Stop => drop(self.knows.outlets.stop.send_if_modified(|first| {
-                let is_first = first.is_none();
-                first.get_or_insert_with(why);
-                is_first
-            })),
+            Around::Stop => self.knows.outlets.stop.say(why),
         }
     }
 
