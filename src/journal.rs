@@ -18,6 +18,8 @@ use clap::ValueEnum;
 const QUEUE: usize = 4096;
 /// How long the last events may take to be written when egret ends.
 const FINISH: Duration = Duration::from_secs(2);
+/// How long the writer lets events gather after a batch, so that a busy gateway does not wake it for each of them.
+const GATHER: Duration = Duration::from_millis(2);
 /// How long a line that tells of losses waits for an event to go with.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -122,6 +124,7 @@ impl Writer {
         self.end.store(true, Ordering::Release);
         // Where the queue is full, it is awake.
         let _ = self.queue.try_send(None);
+        self.thread.thread().unpark();
         let deadline = std::time::Instant::now() + FINISH;
         while !self.thread.is_finished() && std::time::Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
@@ -148,6 +151,7 @@ fn write_all(events: &Receiver<Option<Event>>, mut sink: impl Write, losses: &Lo
             // What was queued before the end, and after the batch.
             return write_batch(None, events, &mut sink, losses);
         }
+        thread::park_timeout(GATHER);
     }
 }
 

@@ -38,7 +38,7 @@ impl Told<'_> {
     pub(super) fn print(&self, output: Output) -> Outcome {
         match output {
             Output::Text => print(&self.text())?,
-            Output::Json => print(&format!("{}\n", events::escape(&self.json().to_string())))?,
+            Output::Json => print(&format!("{}\n", events::escape(self.json().to_string())))?,
         }
         if self.is_equal() { Ok(()) } else { Err(Failure::Negative) }
     }
