@@ -54,10 +54,10 @@ impl Observer for Witness {
         metrics::decided(record);
     }
 
-    fn closed(&self, record: Record) {
+    fn closed(&self, record: Box<Record>) {
         metrics::closed(&record);
         self.see(Sighting::of_record(&record));
-        self.journal.write(Event::Connection(Box::new(record)));
+        self.journal.write(Event::Connection(record));
     }
 
     fn answered(&self, request: &RequestRecord) {

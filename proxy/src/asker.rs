@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use egret_policy::{Asker, Policy, RoleId};
-use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 use crate::listener::Gateway;
@@ -22,16 +21,14 @@ pub trait Owners: Send + Sync + 'static {
 /// What can be observed of a client: looked for once, when the first policy asks for it.
 #[derive(Debug)]
 pub(crate) struct Observed {
-    port: u16,
     /// The client's own address and the one it connected to.
     ends: Option<(SocketAddr, SocketAddr)>,
     executable: OnceCell<Option<String>>,
 }
 
 impl Observed {
-    pub(crate) fn new(stream: &TcpStream, port: u16) -> Self {
-        let ends = stream.peer_addr().ok().zip(stream.local_addr().ok());
-        Self { port, ends, executable: OnceCell::new() }
+    pub(crate) fn new(ends: Option<(SocketAddr, SocketAddr)>) -> Self {
+        Self { ends, executable: OnceCell::new() }
     }
 
     /// The role, given what the request says.
@@ -40,7 +37,7 @@ impl Observed {
             true => self.executable.get_or_init(|| self.look(gateway)).await.as_deref(),
             false => None,
         };
-        policy.role_of(Asker { user, executable, port: self.port })
+        policy.role_of(Asker { user, executable, port: self.ends.map_or(0, |(_, server)| server.port()) })
     }
 
     async fn look(&self, gateway: &Gateway) -> Option<String> {

@@ -32,9 +32,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(stream: TcpStream, port: u16, deadline: Instant) -> Self {
-        let observed = Arc::new(Observed::new(&stream, port));
-        Self { stream, said: BytesMut::new(), observed, deadline, answered: false, greeted: false }
+    pub(crate) fn new(stream: TcpStream, observed: Observed, deadline: Instant) -> Self {
+        Self { stream, said: BytesMut::new(), observed: Arc::new(observed), deadline, answered: false, greeted: false }
     }
 
     /// Reads more into `said`; an end of stream is a fault.

@@ -21,9 +21,12 @@ pub use door::Door;
 pub(crate) use known::Known;
 pub use names::{Answered, Inquiry, NameRecord};
 
+use crate::asker::Observed;
 use crate::client::Client;
 use crate::connect::{self, Begun, Connecting};
-use crate::connection::{Slots, Tunnel, admit, agree, dial, dialled, judged_by_name, look, over_the_limit, resolve_and_vet};
+use crate::connection::{
+    Connection, Slots, Tunnel, admit, agree, dial, dialled, judged_by_name, look, over_the_limit, resolve_and_vet,
+};
 use crate::fault::{ConnectFault, Fault, Stop};
 use crate::listener::{Gateway, now};
 use crate::record::{Close, Open, Record, Stage, Via};
@@ -236,15 +239,18 @@ fn permit(policy: &Arc<Policy>, request: &Request, address: IpAddr) -> Result<(P
 
 /// Serves a program that has been connected to the door, to its end.
 async fn serve(guest: Guest, stream: TcpStream) {
-    let Guest { case: Case { gateway, policy, role, destination, mut record, mut slots }, way } = guest;
-    let mut client = Client::new(stream, destination.port(), tokio::time::Instant::now() + gateway.limits.request);
+    let Guest { case: Case { gateway, policy, role, destination, record, slots }, way } = guest;
+    // Who it is, the kernel has told already.
+    let mut client = Client::new(stream, Observed::new(None), tokio::time::Instant::now() + gateway.limits.request);
     // Whoever called connect(2) has its answer.
     client.answered = true;
-    let judge = Judge { gateway: &gateway, policy: &policy, literal: literal(destination, role) };
-    let stop = match judge.tunnel(&mut client, way, &mut record, &mut slots).await {
-        Ok(tunnel) => return tunnel.carry(client, gateway, record, slots).await,
+    let judge = Judge { gateway: Arc::clone(&gateway), policy, literal: literal(destination, role) };
+    let mut connection = Box::new(Connection { client, gateway, record, slots });
+    let stop = match Box::pin(judge.tunnel(&mut connection, way)).await {
+        Ok(tunnel) => return tunnel.carry(connection).await,
         Err(stop) => stop,
     };
+    let Connection { client, record, .. } = &mut *connection;
     record.stopped(&stop);
     record.decided();
     if matches!(stop, Stop::Fault(Fault::Connect(_))) {
@@ -252,19 +258,19 @@ async fn serve(guest: Guest, stream: TcpStream) {
         let _ = socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO));
         return;
     }
-    reply::no(&mut client, record.via, &stop, "").await;
+    Box::pin(reply::no(client, record.via, &stop, "")).await;
 }
 
 /// What a call is judged by once its program is connected.
-struct Judge<'a> {
-    gateway: &'a Gateway,
-    policy: &'a Arc<Policy>,
+struct Judge {
+    gateway: Arc<Gateway>,
+    policy: Arc<Policy>,
     literal: Request,
 }
 
-impl Judge<'_> {
-    async fn tunnel(&self, client: &mut Client, way: Way, record: &mut Record, slots: &mut Slots) -> Result<Tunnel, Stop> {
-        let gateway = self.gateway;
+impl Judge {
+    async fn tunnel(self, Connection { client, record, slots, .. }: &mut Connection, way: Way) -> Result<Tunnel, Stop> {
+        let gateway = &*self.gateway;
         let (permit, upstream, shown) = match way {
             Way::Dialled(permit, upstream) => (permit, upstream, None),
             Way::Dialling(permit, connecting, started) => {
@@ -273,7 +279,7 @@ impl Judge<'_> {
             }
             Way::Shows(request) => {
                 let (request, flight) = judged_by_name(client, request, gateway, record).await?;
-                let mut permit = admit(self.policy, &request, record)?;
+                let mut permit = admit(&self.policy, &request, record)?;
                 record.target = Some(permit.target().clone());
                 let addresses = self.resolve_and_vet(&mut permit, record).await?;
                 (permit, dial(gateway, &addresses, record).await?, Some(flight))
@@ -318,10 +324,10 @@ impl Judge<'_> {
     /// own DNS queries told counts, and else one resolution.
     async fn resolve_and_vet(&self, permit: &mut Permit, record: &mut Record) -> Result<Vec<VettedAddr>, Stop> {
         let Host::Address(address) = self.literal.target().host else {
-            return resolve_and_vet(self.gateway, permit, record).await;
+            return resolve_and_vet(&self.gateway, permit, record).await;
         };
         let is_known = permit.name_to_resolve().is_some_and(|name| self.gateway.known.has(name, address));
-        if is_known { Ok(permit.vet(&[address])?) } else { resolve_and_vet(self.gateway, permit, record).await }
+        if is_known { Ok(permit.vet(&[address])?) } else { resolve_and_vet(&self.gateway, permit, record).await }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use egret_policy::VettedAddr;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -70,7 +71,11 @@ pub(crate) async fn connect(
     limits: &Limits,
     observer: &dyn Observer,
 ) -> Result<TcpStream, ConnectFault> {
-    timeout(limits.connect, race(addresses, limits, observer)).await.unwrap_or(Err(ConnectFault::Timeout))
+    match addresses {
+        // Nobody to race with.
+        [address] => dial(*address, limits.connect.min(limits.connect_one), observer).await,
+        _ => timeout(limits.connect, race(addresses, limits, observer)).await.unwrap_or(Err(ConnectFault::Timeout)),
+    }
 }
 
 async fn race(addresses: &[VettedAddr], limits: &Limits, observer: &dyn Observer) -> Result<TcpStream, ConnectFault> {
@@ -79,7 +84,7 @@ async fn race(addresses: &[VettedAddr], limits: &Limits, observer: &dyn Observer
     let mut worst = ConnectFault::Refused;
     loop {
         match waiting.next() {
-            Some(address) => dialling.push(dial(address, limits, observer)),
+            Some(address) => dialling.push(dial(address, limits.connect_one, observer)),
             None if dialling.is_empty() => return Err(worst),
             None => {}
         }
@@ -94,8 +99,8 @@ async fn race(addresses: &[VettedAddr], limits: &Limits, observer: &dyn Observer
     }
 }
 
-async fn dial(address: VettedAddr, limits: &Limits, observer: &dyn Observer) -> Result<TcpStream, ConnectFault> {
-    match timeout(limits.connect_one, noted(address, observer)).await {
+async fn dial(address: VettedAddr, limit: Duration, observer: &dyn Observer) -> Result<TcpStream, ConnectFault> {
+    match timeout(limit, noted(address, observer)).await {
         Ok(Ok(stream)) => {
             prepare(&stream);
             Ok(stream)
@@ -127,9 +132,10 @@ fn fault(error: io::Error) -> ConnectFault {
 
 /// No delay for small writes, and probes that find a peer that is gone without a word, and that keep a silent connection
 /// alive in the tables on its way (an AWS NAT gateway forgets after 350 s). Neither is worth failing for.
-pub(crate) fn prepare(stream: &TcpStream) {
-    let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE));
+pub(crate) fn prepare(socket: &impl AsFd) {
+    let socket = SockRef::from(socket);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE));
 }
 
 /// The family of the first answer, then the other, in turns.

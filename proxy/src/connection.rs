@@ -1,9 +1,11 @@
 //! The page: one connection, step by step. Every name here is a file of this folder. A step either gives the next its
 //! input or stops the connection with a named cause, and one place turns a stop into an answer and a record.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use egret_policy::{Denial, Flight, Host, Permit, Policy, Protocol, Reason, Request, Sni, VettedAddr};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -29,23 +31,38 @@ pub(crate) struct Slots {
     pub(crate) connection: Option<OwnedSemaphorePermit>,
 }
 
-/// Serves one client to its end.
-pub(crate) async fn serve(mut client: Client, gateway: Arc<Gateway>, mut record: Open, mut slots: Slots) {
-    let policy = gateway.policy();
-    policy.hash().clone_into(&mut record.policy);
-    let role = client.observed.role(&policy, &gateway, None).await;
-    policy.role_name(role).clone_into(&mut record.role);
-    let stop = match greet(&mut client, &mut record).await {
-        Ok(Via::Forward) => return forward::serve(client, gateway, record, slots).await,
-        Ok(via) => match tunnel(&mut client, via, &gateway, &policy, &mut record, &mut slots).await {
-            Ok(tunnel) => return tunnel.carry(client, gateway, record, slots).await,
-            Err(stop) => stop,
-        },
+/// A connection: the client, what it holds, and what it leaves behind.
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) record: Open,
+    pub(crate) slots: Slots,
+}
+
+/// Serves one client to its end. Each part of the way has its memory to itself, and gives it back: most tunnels are idle
+/// most of the time.
+pub(crate) async fn serve(mut connection: Box<Connection>) {
+    let stop = match Box::pin(open(&mut connection)).await {
+        Ok(None) => return Box::pin(forward::serve(*connection)).await,
+        Ok(Some(tunnel)) => return tunnel.carry(connection).await,
         Err(stop) => stop,
     };
+    let Connection { client, record, .. } = &mut *connection;
     record.stopped(&stop);
     record.decided();
-    reply::no(&mut client, record.via, &stop, &record.id.clone()).await;
+    Box::pin(reply::no(client, record.via, &stop, &record.id.clone())).await;
+}
+
+/// From the first byte to a tunnel, or to none where each request is to be looked at.
+async fn open(Connection { client, gateway, record, slots }: &mut Connection) -> Result<Option<Tunnel>, Stop> {
+    let policy = gateway.policy();
+    policy.hash().clone_into(&mut record.policy);
+    let role = client.observed.role(&policy, gateway, None).await;
+    policy.role_name(role).clone_into(&mut record.role);
+    match greet(client, record).await? {
+        Via::Forward => Ok(None),
+        via => tunnel(client, via, gateway, &policy, record, slots).await.map(Some),
+    }
 }
 
 /// From the first byte to the protocol.
@@ -232,31 +249,39 @@ async fn abandon(upstream: &mut TcpStream) {
 
 impl Tunnel {
     /// Relays. Cleartext HTTP stays under watch, request by request; everything else is bytes.
-    pub(crate) async fn carry(self, mut client: Client, gateway: Arc<Gateway>, mut record: Open, mut slots: Slots) {
-        record.stage = Stage::Relay;
-        slots.handshake = None;
-        let Self { permit, mut upstream, flight } = self;
+    pub(crate) fn carry(self, mut connection: Box<Connection>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        connection.record.stage = Stage::Relay;
+        connection.slots.handshake = None;
+        let Self { permit, upstream, flight } = self;
+        let gateway = &connection.gateway;
         if flight == Flight::Http && permit.protocol() != Protocol::Tcp {
-            client.deadline = tokio::time::Instant::now() + gateway.limits.request;
-            return forward::inside(client, upstream, permit, gateway, record, slots).await;
+            connection.client.deadline = tokio::time::Instant::now() + gateway.limits.request;
+            return Box::pin(forward::inside(*connection, upstream, permit));
         }
-        record.decided();
-        let live = upstream.peer_addr().ok().map(|peer| Live { permit, address: peer.ip(), flight });
-        let meter = Meter::default();
-        let mut counted = Counted { record, meter: &meter };
-        let said = client.said.split();
-        let close = tokio::select! {
-            close = relay(
-                End { stream: &mut client.stream, said: &said },
-                End { stream: &mut upstream, said: &[] },
-                &gateway.limits,
-                &meter,
-            ) => close,
-            () = revoked(&gateway, || live.clone()) => Close::Revoked,
-        };
-        counted.record.close = close;
-        cut(close, &client.stream, &upstream);
+        connection.record.decided();
+        let address = connection.record.address.filter(|_| gateway.close_revoked);
+        let live = address.map(|address| Box::new(Live { permit, address: address.ip(), flight }));
+        Box::pin(carry(connection, upstream, live))
     }
+}
+
+async fn carry(connection: Box<Connection>, mut upstream: TcpStream, live: Option<Box<Live>>) {
+    let Connection { mut client, gateway, record, slots: _slots } = *connection;
+    let meter = Meter::default();
+    let mut counted = Counted { record, meter: &meter };
+    let said = std::mem::take(&mut client.said).freeze();
+    let close = tokio::select! {
+        close = relay(
+            End { stream: &mut client.stream, said },
+            End { stream: &mut upstream, said: Bytes::new() },
+            &gateway.pipes,
+            &gateway.limits,
+            &meter,
+        ) => close,
+        () = revoked(&gateway, || live.as_deref().cloned()) => Close::Revoked,
+    };
+    counted.record.close = close;
+    cut(close, &client.stream, &upstream);
 }
 
 /// A record that takes its byte counts on every path out, a cancelled relay included.

@@ -29,7 +29,7 @@ use self::message::Body;
 use self::told::Told;
 use crate::asker::Observed;
 use crate::client::{Client, Meter, Replay};
-use crate::connection::{Slots, dial, resolve_and_vet};
+use crate::connection::{Connection, Slots, dial, resolve_and_vet};
 use crate::fault::{Fault, Stop};
 use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_HTTP_BUFFER};
 use crate::listener::{Gateway, now};
@@ -40,20 +40,14 @@ use crate::revoke::{Live, revoked};
 use crate::wire::http::Refused;
 
 /// Serves a client that sends absolute-form requests.
-pub(crate) async fn serve(client: Client, gateway: Arc<Gateway>, record: Open, slots: Slots) {
+pub(crate) async fn serve(Connection { client, gateway, record, slots }: Connection) {
     let scope = Scope::Each { observed: Arc::clone(&client.observed) };
     Forwarder::new(gateway, scope, None, record, slots).run(client).await;
 }
 
 /// Serves HTTP inside a tunnel to one host.
-pub(crate) async fn inside(
-    client: Client,
-    upstream: TcpStream,
-    permit: Permit,
-    gateway: Arc<Gateway>,
-    record: Open,
-    slots: Slots,
-) {
+pub(crate) async fn inside(connection: Connection, upstream: TcpStream, permit: Permit) {
+    let Connection { client, gateway, record, slots } = connection;
     let meter = Arc::new(Meter::default());
     let Ok(kept) = Kept::open(upstream, permit.target().clone(), &meter).await else { return };
     let live = kept.address().map(|address| Live { permit: permit.clone(), address, flight: Flight::Http });
@@ -358,9 +352,11 @@ impl Forwarder {
         let ((mut to_client, more), (mut to_upstream, rest)) =
             (client.io.into_inner().into_parts(), upstream.io.into_inner().into_parts());
         let (from_client, from_upstream) = ([&client.read_buf[..], &more].concat(), [&upstream.read_buf[..], &rest].concat());
-        let (client, upstream) =
-            (End { stream: &mut to_client, said: &from_client }, End { stream: &mut to_upstream, said: &from_upstream });
-        let close = relay(client, upstream, &self.gateway.limits, &self.meter).await;
+        let (client, upstream) = (
+            End { stream: &mut to_client, said: from_client.into() },
+            End { stream: &mut to_upstream, said: from_upstream.into() },
+        );
+        let close = relay(client, upstream, &self.gateway.pipes, &self.gateway.limits, &self.meter).await;
         cut(close, &to_client, &to_upstream);
         Some(close)
     }

@@ -80,12 +80,20 @@ pub(crate) const MAX_REQUEST_LINE: usize = 8 * 1024;
 pub(crate) const MAX_SOCKS4_TEXT: usize = 255;
 /// The longest SOCKS message in octets: a SOCKS4a request with both texts, or RFC 1929 credentials.
 pub(crate) const MAX_SOCKS: usize = 1024;
-/// A relay reads this much at once; an idle tunnel holds no buffer.
+/// A relay reads this much at once, into a buffer of its thread; so much waits at most for a slow reader.
 pub(crate) const RELAY_BUFFER: usize = 16 * 1024;
+/// Pipes for tunnels that prove bulky, at one time; further ones are relayed through buffers.
+pub(crate) const MAX_PIPES: usize = 32;
+/// The size of a pipe in octets; what waits in it for a slow reader is the kernel's memory.
+pub(crate) const PIPE_SIZE: usize = 256 * 1024;
 /// The most buffering of one forwarded HTTP message head, either way.
 pub(crate) const MAX_HTTP_BUFFER: usize = 64 * 1024;
 /// DNS answers kept, by their time to live.
 pub(crate) const DNS_CACHE: u64 = 512;
+/// Answers of the last moment, which are taken again as they are.
+pub(crate) const DNS_LATEST: usize = 512;
+/// How long. Not longer, as an answer that lacks a family whose query failed is an answer, too.
+pub(crate) const DNS_MOMENT: Duration = Duration::from_secs(1);
 /// The longest that a failed resolution is remembered.
 pub(crate) const DNS_NEGATIVE_TTL: Duration = Duration::from_secs(5);
 /// DNS queries in flight to one server.

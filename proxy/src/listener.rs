@@ -3,7 +3,8 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,13 +19,14 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::asker::Owners;
+use crate::asker::{Observed, Owners};
 use crate::client::Client;
 use crate::confined::Known;
 use crate::connect;
-use crate::connection::{Slots, over_the_limit, serve};
+use crate::connection::{Connection, Slots, over_the_limit, serve};
 use crate::limits::{ACCEPT_BACK_OFF, DESCRIPTORS_KEPT, Limits, OWNER_LOOKUPS};
 use crate::record::{Observer, Open};
+use crate::relay::Pipes;
 use crate::resolve::Resolve;
 
 /// What all connections share.
@@ -38,6 +40,7 @@ pub struct Gateway {
     pub(crate) known: Known,
     /// What clients of the proxy asked for by name. It answers nothing but "which names?".
     pub(crate) resolved: Known,
+    pub(crate) pipes: Pipes,
     policy: ArcSwap<Policy>,
     resolver: ArcSwap<Box<dyn Resolve>>,
     instance: String,
@@ -78,6 +81,7 @@ impl Gateway {
             changes: watch::Sender::default(),
             known: Known::default(),
             resolved: Known::default(),
+            pipes: Pipes::default(),
             policy: ArcSwap::new(policy),
             resolver: ArcSwap::from_pointee(resolver),
             instance,
@@ -135,25 +139,34 @@ impl Gateway {
     }
 
     /// Accepts on one listener until told to stop.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, serving: Serving) {
+    pub fn serve(self: Arc<Self>, listener: TcpListener, serving: Serving) -> impl Future<Output = ()> + Send {
+        // Whoever connects from now on inherits this.
+        connect::prepare(&listener);
+        self.accept_all(listener, serving)
+    }
+
+    async fn accept_all(self: Arc<Self>, listener: TcpListener, serving: Serving) {
         let accepting = async {
-            let port = listener.local_addr().map_or(0, |address| address.port());
+            let server = listener.local_addr().ok();
+            let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+            let mut latest = RawFd::MAX;
             while let Ok(handshake) = Arc::clone(&self.handshakes).acquire_owned().await {
-                let stream = self.accept(&listener).await;
-                self.begin(stream, port, Slots { handshake: Some(handshake), connection: None }, &serving);
+                let accepted = self.accept(&listener, limit, latest).await;
+                latest = accepted.0.as_raw_fd();
+                self.begin(accepted, server, Slots { handshake: Some(handshake), connection: None }, &serving);
             }
         };
         serving.stop_accepting.run_until_cancelled(accepting).await;
     }
 
-    async fn accept(&self, listener: &TcpListener) -> TcpStream {
+    async fn accept(&self, listener: &TcpListener, limit: u64, latest: RawFd) -> (TcpStream, SocketAddr) {
         loop {
-            let accepted = match has_descriptors(listener) {
+            let accepted = match has_descriptors(listener, limit, latest) {
                 Ok(()) => listener.accept().await,
                 Err(error) => Err(error),
             };
             match accepted {
-                Ok((stream, _)) => return stream,
+                Ok(accepted) => return accepted,
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
                     self.observer.accept_failed(&error);
@@ -163,15 +176,23 @@ impl Gateway {
         }
     }
 
-    fn begin(self: &Arc<Self>, stream: TcpStream, port: u16, slots: Slots, serving: &Serving) {
-        // A client that is gone already has no address; it has a record all the same.
-        let peer = stream.peer_addr().ok();
-        connect::prepare(&stream);
-        let record = Open::new(self.next_id(), peer, Arc::clone(&self.observer));
+    fn begin(
+        self: &Arc<Self>,
+        (stream, peer): (TcpStream, SocketAddr),
+        server: Option<SocketAddr>,
+        slots: Slots,
+        serving: &Serving,
+    ) {
+        let record = Open::new(self.next_id(), Some(peer), Arc::clone(&self.observer));
+        // One that listens on all addresses was reached at one of them.
+        let server = server.filter(|server| !server.ip().is_unspecified()).or_else(|| stream.local_addr().ok());
+        let observed = Observed::new(server.map(|server| (peer, server)));
         let (gateway, close) = (Arc::clone(self), serving.close.clone());
         serving.tasks.spawn(async move {
-            let client = Client::new(stream, port, Instant::now() + gateway.limits.request);
-            close.run_until_cancelled(serve(client, gateway, record, slots)).await;
+            let client = Client::new(stream, observed, Instant::now() + gateway.limits.request);
+            let connection = Box::new(Connection { client, gateway, record, slots });
+            // In a box, as a future that is handed on takes its place twice.
+            close.run_until_cancelled(Box::pin(serve(connection))).await;
         });
     }
 }
@@ -184,12 +205,14 @@ pub fn now() -> UnixTime {
 }
 
 /// Whether there are descriptors for another client and for what serves it. The lowest free one, which the kernel gives,
-/// tells how many are in use.
-fn has_descriptors(listener: &TcpListener) -> io::Result<()> {
+/// tells how many are in use. As long as the `latest` client got one of the lowest quarter, there is no need to look.
+fn has_descriptors(listener: &TcpListener, limit: u64, latest: RawFd) -> io::Result<()> {
+    let is_below = |descriptor: RawFd, limit| u64::try_from(descriptor).is_ok_and(|descriptor| descriptor < limit);
+    if is_below(latest, limit / 4) {
+        return Ok(());
+    }
     let lowest = rustix::io::fcntl_dupfd_cloexec(listener, 0)?.as_raw_fd();
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let kept = DESCRIPTORS_KEPT.min(limit / 4);
-    if u64::try_from(lowest).is_ok_and(|lowest| lowest < limit - kept) { Ok(()) } else { Err(Errno::MFILE.into()) }
+    if is_below(lowest, limit - DESCRIPTORS_KEPT.min(limit / 4)) { Ok(()) } else { Err(Errno::MFILE.into()) }
 }
 
 /// Errors of the connection that was about to be accepted, not of the listener (accept(2)).

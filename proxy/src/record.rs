@@ -174,7 +174,7 @@ pub trait Observer: Send + Sync + 'static {
     /// A verdict fell on an HTTP request: before its answer begins.
     fn answered(&self, request: &RequestRecord);
     /// A connection left: once for each accepted one.
-    fn closed(&self, record: Record);
+    fn closed(&self, record: Box<Record>);
     /// An HTTP request was answered to its end: once for each one answered.
     fn requested(&self, request: RequestRecord);
     /// A confined program asked DNS for a name and was refused.
@@ -349,7 +349,7 @@ impl Record {
 
 /// A record that closes itself when dropped.
 pub(crate) struct Open {
-    record: Option<Record>,
+    record: Option<Box<Record>>,
     started: Instant,
     observer: Arc<dyn Observer>,
 }
@@ -381,7 +381,7 @@ impl Open {
             detail: None,
             policy: String::new(),
         };
-        Self { record: Some(record), started: Instant::now(), observer }
+        Self { record: Some(Box::new(record)), started: Instant::now(), observer }
     }
 
     /// Tells the verdict, if there is one: a client that asked for nothing has none.
@@ -401,13 +401,13 @@ impl Deref for Open {
     type Target = Record;
 
     fn deref(&self) -> &Record {
-        self.record.as_ref().expect("a record is taken only by drop")
+        self.record.as_deref().expect("a record is taken only by drop")
     }
 }
 
 impl DerefMut for Open {
     fn deref_mut(&mut self) -> &mut Record {
-        self.record.as_mut().expect("a record is taken only by drop")
+        self.record.as_deref_mut().expect("a record is taken only by drop")
     }
 }
 

@@ -1,77 +1,170 @@
-//! Moves bytes between two sockets until both have ended. Each direction reads only when its socket has something,
-//! so that an idle tunnel holds no buffer, and writes before it reads on, so that a slow reader slows its writer.
+//! Moves bytes between two sockets until both have ended. Each direction reads only when its socket has something, into a
+//! buffer of the thread, so that an idle tunnel holds none, and writes before it reads on, so that a slow reader slows its
+//! writer. A direction that proves bulky goes through a pipe of the kernel (`pipes`), without a copy.
 //! One side may end while the other goes on (half-close); for that there are limits.
 
+mod pipes;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use socket2::SockRef;
-
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::sleep;
 
+pub(crate) use self::pipes::Pipes;
+use self::pipes::{Filled, Pipe};
 use crate::client::Meter;
 use crate::limits::{Limits, RELAY_BUFFER};
 use crate::record::Close;
 
+/// Reads of this many octets, this many in a row, make a direction bulky; a spell of less makes it ordinary again.
+const LARGE: usize = 8 * 1024;
+const BULKY: u8 = 4;
+
+thread_local! {
+    /// Holds nothing between two polls.
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; RELAY_BUFFER].into_boxed_slice());
+}
+
 /// One end of a relay, and what it has said already.
 pub(crate) struct End<'a> {
     pub(crate) stream: &'a mut TcpStream,
-    pub(crate) said: &'a [u8],
+    pub(crate) said: Bytes,
 }
 
 /// Relays, beginning with what each end has already said. `meter` counts what is written to the upstream and read from it;
 /// it is kept outside, so that a relay cut short has still counted.
-pub(crate) async fn relay(client: End<'_>, upstream: End<'_>, limits: &Limits, meter: &Meter) -> Close {
-    let (client_read, mut client_write) = client.stream.split();
+pub(crate) async fn relay(client: End<'_>, upstream: End<'_>, pipes: &Pipes, limits: &Limits, meter: &Meter) -> Close {
+    let (client_read, client_write) = client.stream.split();
     let (upstream_read, upstream_write) = upstream.stream.split();
-    let up = pump(client.said, client_read, upstream_write, |count| meter.wrote(count));
-    let down = async {
-        // This was counted when it was read.
-        client_write.write_all(upstream.said).await?;
-        pump(&[], upstream_read, client_write, |count| meter.read(count)).await
+    // What the upstream has said was counted when it was read.
+    let mut counted = upstream.said.len();
+    let mut up = Direction::new(client_read, upstream_write, client.said);
+    let mut down = Direction::new(upstream_read, client_write, upstream.said);
+    let mut poll_up = |cx: &mut Context<'_>| up.poll(cx, pipes, &mut |count| meter.wrote(count));
+    let mut poll_down = |cx: &mut Context<'_>| {
+        down.poll(cx, pipes, &mut |count| {
+            let known = counted.min(count);
+            counted -= known;
+            meter.read(count - known);
+        })
     };
-    tokio::pin!(up, down);
     let (close, upward_left) = tokio::select! {
-        ended = &mut up => match ended { Ok(()) => (Close::Client, false), Err(_) => return Close::Reset },
-        ended = &mut down => match ended { Ok(()) => (Close::Upstream, true), Err(_) => return Close::Reset },
+        ended = poll_fn(&mut poll_up) => match ended { Ok(()) => (Close::Client, false), Err(_) => return Close::Reset },
+        ended = poll_fn(&mut poll_down) => match ended { Ok(()) => (Close::Upstream, true), Err(_) => return Close::Reset },
         () = silence(limits.idle, || meter.total()) => return Close::Idle,
     };
-    let rest = async { if upward_left { up.await } else { down.await } };
     tokio::select! {
         // What the client still says to an upstream that has ended is lost; an answer cut short is not an end.
-        ended = rest => if upward_left || ended.is_ok() { close } else { Close::Reset },
+        ended = poll_fn(|cx| if upward_left { poll_up(cx) } else { poll_down(cx) }) => {
+            if upward_left || ended.is_ok() { close } else { Close::Reset }
+        }
         () = silence(limits.half_closed_idle, || meter.total()) => Close::Linger,
         () = sleep(limits.half_closed) => Close::Linger,
     }
 }
 
-/// One direction, to its end, which is passed on as a half-close.
-async fn pump(first: &[u8], from: ReadHalf<'_>, mut to: WriteHalf<'_>, moved: impl Fn(usize)) -> io::Result<()> {
-    to.write_all(first).await?;
-    moved(first.len());
-    loop {
-        from.readable().await?;
-        if !drain(&from, &mut to, &moved).await? {
-            return to.shutdown().await;
-        }
-    }
+/// One of the two.
+struct Direction<'a> {
+    from: ReadHalf<'a>,
+    to: WriteHalf<'a>,
+    /// Read, and not written yet.
+    left: Bytes,
+    /// What is in it was read, and not written yet.
+    pipe: Option<Pipe>,
+    /// Large reads in a row.
+    large: u8,
+    /// Octets that went through the pipe since the last pause.
+    spell: usize,
 }
 
-/// Moves what is there now; false at the end of the stream.
-async fn drain(from: &ReadHalf<'_>, to: &mut WriteHalf<'_>, moved: &impl Fn(usize)) -> io::Result<bool> {
-    let mut buffer = vec![0; RELAY_BUFFER];
-    loop {
-        match from.try_read(&mut buffer) {
-            Ok(0) => return Ok(false),
-            Ok(n) => {
-                to.write_all(&buffer[..n]).await?;
-                moved(n);
+impl<'a> Direction<'a> {
+    fn new(from: ReadHalf<'a>, to: WriteHalf<'a>, said: Bytes) -> Self {
+        Self { from, to, left: said, pipe: None, large: 0, spell: 0 }
+    }
+
+    /// Moves to the end, which is passed on as a half-close.
+    fn poll(&mut self, cx: &mut Context<'_>, pipes: &Pipes, moved: &mut impl FnMut(usize)) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_write(cx, moved))?;
+            let more = if self.large < BULKY { self.poll_copy(cx, moved) } else { self.poll_fill(cx, pipes) };
+            if !ready!(more)? {
+                return Poll::Ready(self.end());
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-            Err(error) => return Err(error),
+        }
+    }
+
+    /// Writes what has been read.
+    fn poll_write(&mut self, cx: &mut Context<'_>, moved: &mut impl FnMut(usize)) -> Poll<io::Result<()>> {
+        while !self.left.is_empty() {
+            let count = ready!(Pin::new(&mut self.to).poll_write(cx, &self.left))?;
+            moved(count);
+            // The last of it gives its memory back.
+            self.left = if count < self.left.len() { self.left.slice(count..) } else { Bytes::new() };
+        }
+        match &mut self.pipe {
+            Some(pipe) => pipe.poll_empty(cx, self.to.as_ref(), moved),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Reads once, and writes what can be written at once; false at the end of the stream.
+    fn poll_copy(&mut self, cx: &mut Context<'_>, moved: &mut impl FnMut(usize)) -> Poll<io::Result<bool>> {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut self.from).poll_read(cx, &mut buffer))?;
+            let read = buffer.filled();
+            if read.is_empty() {
+                return Poll::Ready(Ok(false));
+            }
+            let written = match Pin::new(&mut self.to).poll_write(cx, read)? {
+                Poll::Ready(count) => count,
+                Poll::Pending => 0,
+            };
+            moved(written);
+            self.left = Bytes::copy_from_slice(&read[written..]);
+            self.large = if read.len() < LARGE { 0 } else { self.large + 1 };
+            Poll::Ready(Ok(true))
+        })
+    }
+
+    /// Reads into a pipe, which is held for as long as bytes come without a pause; false at the end of the stream. Without a
+    /// pipe, the next reads are copied.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, pipes: &Pipes) -> Poll<io::Result<bool>> {
+        ready!(self.from.as_ref().poll_read_ready(cx))?;
+        let Some(mut pipe) = self.pipe.take().or_else(|| pipes.lend()) else {
+            self.large = 0;
+            return Poll::Ready(Ok(true));
+        };
+        let filled = pipe.fill(self.from.as_ref())?;
+        match filled {
+            Filled::Octets(count) => {
+                self.spell += count;
+                self.pipe = Some(pipe);
+                return Poll::Ready(Ok(true));
+            }
+            Filled::Unsupported => pipes.give_up(),
+            Filled::Dry | Filled::End => pipes.take_back(pipe),
+        }
+        if std::mem::take(&mut self.spell) < LARGE {
+            self.large = 0;
+        }
+        Poll::Ready(Ok(filled != Filled::End))
+    }
+
+    fn end(&self) -> io::Result<()> {
+        match SockRef::from(self.to.as_ref()).shutdown(Shutdown::Write) {
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),
+            _ => Ok(()),
         }
     }
 }
@@ -98,3 +191,6 @@ pub(crate) async fn silence(limit: Duration, moved: impl Fn() -> u64) {
         seen = now;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //! not link statically. Every name is asked as it is, absolute; search domains are not applied, since one could
 //! answer for an allowed name.
 
+mod latest;
 mod noted;
 
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use egret_policy::Name;
 use hickory_resolver::config::{
@@ -24,10 +25,11 @@ use hickory_resolver::proto::rr::{Name as DnsName, RData, Record, RecordType};
 use hickory_resolver::{Hosts, ResolverBuilder};
 use rustls::pki_types::CertificateDer;
 
+use self::latest::Latest;
 use self::noted::Noted;
 
 use crate::fault::DnsFault;
-use crate::limits::{DNS_CACHE, DNS_IN_FLIGHT, DNS_NEGATIVE_TTL};
+use crate::limits::{DNS_CACHE, DNS_IN_FLIGHT, DNS_MOMENT, DNS_NEGATIVE_TTL};
 
 /// One try of one query; with the two retries it stays below [`Limits::dns`](crate::Limits::dns).
 const TRY: Duration = Duration::from_millis(1_400);
@@ -73,6 +75,7 @@ pub struct Resolver {
     /// The same the other way round.
     names: Vec<(IpAddr, Name)>,
     dns: hickory_resolver::Resolver<Noted>,
+    latest: Latest,
 }
 
 /// Why a resolver cannot be made.
@@ -114,7 +117,7 @@ impl Resolver {
         configure(builder.options_mut());
         let dns = builder.build().map_err(|e| ResolverError(e.to_string()))?;
         // A container without the file has no hosts in it.
-        Ok(Self { hosts: Hosts::from_system().unwrap_or_default(), names: names_in_hosts(), dns })
+        Ok(Self { hosts: Hosts::from_system().unwrap_or_default(), names: names_in_hosts(), dns, latest: Latest::default() })
     }
 
     /// What `/etc/hosts` says of a name. If it says anything, DNS is not asked, for neither family.
@@ -157,15 +160,23 @@ fn tls_config(roots: &[CertificateDer<'static>]) -> Result<rustls::ClientConfig,
 impl Resolve for Resolver {
     fn resolve<'a>(&'a self, name: &'a Name) -> BoxedAnswers<'a> {
         Box::pin(async move {
+            if let Some(addresses) = self.latest.get(name) {
+                return Ok(addresses);
+            }
             // The trailing dot makes the name absolute.
             let absolute = format!("{name}.");
             let listed = self.listed_in_hosts(&absolute);
             if !listed.is_empty() {
+                self.latest.put(name, &listed, Instant::now() + DNS_MOMENT);
                 return Ok(listed);
             }
             let lookup = self.dns.lookup_ip(absolute.as_str()).await.map_err(|error| fault(&error))?;
             let addresses = addresses_of(&absolute, lookup.as_lookup().answers());
-            if addresses.is_empty() { Err(DnsFault::NoAddress) } else { Ok(addresses) }
+            if addresses.is_empty() {
+                return Err(DnsFault::NoAddress);
+            }
+            self.latest.put(name, &addresses, lookup.valid_until());
+            Ok(addresses)
         })
     }
 

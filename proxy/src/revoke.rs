@@ -25,8 +25,11 @@ impl Live {
 
 /// Ends once the policy in force would not let `live` through. Never ends where live connections are left alone.
 pub(crate) async fn revoked(gateway: &Gateway, live: impl Fn() -> Option<Live>) {
+    if !gateway.close_revoked {
+        return std::future::pending().await;
+    }
     let mut changes = gateway.changes.subscribe();
-    while !gateway.close_revoked || live().is_none_or(|live| live.judge(&gateway.policy()).is_ok()) {
+    while live().is_none_or(|live| live.judge(&gateway.policy()).is_ok()) {
         if changes.changed().await.is_err() {
             return std::future::pending().await;
         }

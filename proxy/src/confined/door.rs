@@ -138,10 +138,14 @@ impl Door {
         let close = self.serving.close.clone();
         match whom {
             Expected::Guest(guest) => {
-                drop(self.serving.tasks.spawn(async move { close.run_until_cancelled(serve(*guest, stream)).await }));
+                drop(self.serving.tasks.spawn(async move { close.run_until_cancelled(Box::pin(serve(*guest, stream))).await }));
             }
             Expected::Asker(inquiry) => {
-                drop(self.serving.tasks.spawn(async move { close.run_until_cancelled(names::serve(inquiry, stream)).await }));
+                drop(
+                    self.serving
+                        .tasks
+                        .spawn(async move { close.run_until_cancelled(Box::pin(names::serve(inquiry, stream))).await }),
+                );
             }
         }
     }

@@ -29,8 +29,8 @@ impl Observer for Seen {
     fn began(&self, _: Via) {}
     fn decided(&self, _: &Record) {}
     fn answered(&self, _: &RequestRecord) {}
-    fn closed(&self, record: Record) {
-        self.records.lock().unwrap().push(record);
+    fn closed(&self, record: Box<Record>) {
+        self.records.lock().unwrap().push(*record);
     }
     fn requested(&self, _: RequestRecord) {}
     fn name_refused(&self, name: NameRecord) {

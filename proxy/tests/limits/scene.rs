@@ -80,9 +80,9 @@ impl Observer for Told {
     fn began(&self, _: Via) {}
     fn decided(&self, _: &Record) {}
     fn answered(&self, _: &RequestRecord) {}
-    fn closed(&self, record: Record) {
+    fn closed(&self, record: Box<Record>) {
         // A test that has seen enough is gone.
-        let _ = self.0.send(record);
+        let _ = self.0.send(*record);
     }
     fn requested(&self, _: RequestRecord) {}
     fn name_refused(&self, _: NameRecord) {}
