@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::events::flows::FlowLine;
+use crate::events::flows::{FlowLine, sum};
 
 /// How long lines are counted together.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -82,7 +82,6 @@ impl Fold {
 
 /// What differs is left out.
 fn add(folded: &mut FlowLine, line: &FlowLine) {
-    let sum = |a: Option<u64>, b: Option<u64>| a.zip(b).map(|(a, b)| a.saturating_add(b)).or(a).or(b);
     folded.bytes_up = sum(folded.bytes_up, line.bytes_up);
     folded.bytes_down = sum(folded.bytes_down, line.bytes_down);
     folded.connections += line.connections;

@@ -11,7 +11,7 @@ use egret_flows::{Event as Seen, Flow, Options, Watch};
 use ipnet::IpNet;
 
 use super::row::Row;
-use super::ways::{OwnSockets, Surroundings, Way};
+use super::ways::{Listening, OwnSockets, Surroundings, Way};
 
 /// For the first listings, and the look for holders.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ pub(crate) struct Bystander {
     pub(crate) direct: Vec<IpNet>,
     nameservers: Vec<IpAddr>,
     interfaces: HashSet<IpAddr>,
-    listening: HashSet<u16>,
+    listening: Listening,
     own: OwnSockets,
     began: Instant,
 }
@@ -33,14 +33,15 @@ impl Bystander {
             direct,
             nameservers: crate::confinement::exit::nameservers(),
             interfaces: all.iter().map(if_addrs::Interface::ip).collect(),
-            listening: HashSet::new(),
+            listening: Listening::default(),
             own: OwnSockets::default(),
             began: Instant::now(),
         }
     }
 
+    /// These ports listen now.
     pub(crate) fn listens(&mut self, ports: &[u16]) {
-        self.listening.extend(ports);
+        self.listening.listed(ports);
     }
 
     /// How a flow is shown. A program named egret is taken at its word, as nobody is stopped by this.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::fold::Fold;
 use super::row::{self, Row, end_word};
 use super::trends::Trends;
-use super::ways::{OwnSockets, Surroundings, Unexplained, Way};
+use super::ways::{Listening, OwnSockets, Surroundings, Unexplained, Way};
 use crate::config::Around;
 use crate::confinement::exit::Direct;
 use crate::events::Event;
@@ -48,8 +48,7 @@ pub(super) struct Teller {
     around: Around,
     fold: Fold,
     pub(super) trends: Trends,
-    /// Ports that listen, and those of the listing before.
-    listening: HashSet<u16>,
+    listening: Listening,
     /// Live flows that went around and for which the policy was followed.
     acted: HashSet<u64>,
     unexplained: Unexplained,
@@ -76,7 +75,7 @@ impl Teller {
             around,
             fold: Fold::default(),
             trends: Trends::default(),
-            listening: HashSet::new(),
+            listening: Listening::default(),
             acted: HashSet::new(),
             unexplained: Unexplained::default(),
             known: HashSet::new(),
@@ -109,18 +108,20 @@ impl Teller {
     }
 
     fn began(&mut self, flow: &Flow) {
-        if self.way(flow) == Way::Around {
+        let way = self.way(flow);
+        if way == Way::Around {
             // What it carried so far is told with the rest.
             let begun = Flow { new: Octets::default(), ..flow.clone() };
-            self.tell(&begun, "began", |line| (line.bytes_up, line.bytes_down) = (None, None));
+            self.tell(&begun, way, "began", |line| (line.bytes_up, line.bytes_down) = (None, None));
             self.act(flow);
         }
     }
 
     fn goes(&mut self, flow: &Flow) {
-        self.tell(flow, "goes", |_| {});
+        let way = self.way(flow);
+        self.tell(flow, way, "goes", |_| {});
         // Only now it may be known who began it, or the policy may be another one.
-        if self.way(flow) == Way::Around {
+        if way == Way::Around {
             self.act(flow);
         }
     }
@@ -128,7 +129,7 @@ impl Teller {
     fn ended(&mut self, flow: &Flow, end: End) {
         let way = self.way(flow);
         let age = self.age(flow);
-        self.tell(flow, "ended", |line| {
+        self.tell(flow, way, "ended", |line| {
             line.connections = 1;
             line.duration_ms = flow.uid.is_some().then_some(age);
             line.end = Some(end_word(end).to_owned());
@@ -152,9 +153,8 @@ impl Teller {
         }
     }
 
-    /// A line for a flow, unless it stays here.
-    fn tell(&mut self, flow: &Flow, state: &str, add: impl FnOnce(&mut FlowLine)) {
-        let way = self.way(flow);
+    /// A line for a flow that takes this way, unless it stays here.
+    fn tell(&mut self, flow: &Flow, way: Way, state: &str, add: impl FnOnce(&mut FlowLine)) {
         self.count(way, flow);
         if way == Way::Near {
             return;
@@ -216,7 +216,7 @@ impl Teller {
 
     fn listed(&mut self, listed: Listed) {
         self.blind.remove(part_word(Part::Listings));
-        self.listening = self.latest.listening.iter().chain(&listed.listening).copied().collect();
+        self.listening.listed(&listed.listening);
         if listed.beyond > 0 && self.latest.beyond == 0 {
             let why = format!("{} sockets more than can be known at once: of those only the end is told", listed.beyond);
             self.knows.outlets.journal.write(Event::Coverage { section: "flows", why });

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::events::flows::FlowLine;
+use crate::events::flows::{FlowLine, sum};
 
 /// Hours that are kept.
 const HOURS: usize = 48;
@@ -168,7 +168,6 @@ impl Trends {
 
 impl Around {
     fn add(&mut self, line: &FlowLine) {
-        let sum = |a: Option<u64>, b: Option<u64>| a.zip(b).map(|(a, b)| a.saturating_add(b)).or(a).or(b);
         self.connections = self.connections.saturating_add(line.connections);
         self.bytes_up = sum(self.bytes_up, line.bytes_up);
         self.bytes_down = sum(self.bytes_down, line.bytes_down);

@@ -54,8 +54,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) own: &'a OwnSockets,
     pub(crate) direct: &'a [IpNet],
     pub(crate) nameservers: &'a [IpAddr],
-    /// Ports on which somebody listens, or did a moment ago.
-    pub(crate) listening: &'a HashSet<u16>,
+    pub(crate) listening: &'a Listening,
     /// Whether an address is this machine's.
     pub(crate) is_near: &'a dyn Fn(IpAddr) -> bool,
     pub(crate) pid: u32,
@@ -86,8 +85,27 @@ impl Surroundings<'_> {
         match flow.direction {
             _ if flow.protocol == Protocol::Udp => false,
             Some(direction) => direction == Direction::In,
-            None => self.listening.contains(&flow.local.port()) && (port == 0 || port >= FIRST_EPHEMERAL),
+            None => self.listening.has(flow.local.port()) && (port == 0 || port >= FIRST_EPHEMERAL),
         }
+    }
+}
+
+/// Ports on which somebody listens, or did at the listing before: who was accepted may outlive the listener by a moment, and
+/// a port that listened long ago speaks for nobody.
+#[derive(Debug, Default)]
+pub(crate) struct Listening {
+    latest: HashSet<u16>,
+    before: HashSet<u16>,
+}
+
+impl Listening {
+    /// Another listing.
+    pub(crate) fn listed(&mut self, ports: &[u16]) {
+        self.before = std::mem::replace(&mut self.latest, ports.iter().copied().collect());
+    }
+
+    fn has(&self, port: u16) -> bool {
+        self.latest.contains(&port) || self.before.contains(&port)
     }
 }
 

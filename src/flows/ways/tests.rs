@@ -25,11 +25,13 @@ fn flow(peer: &str, local: &str, direction: Option<Direction>) -> Flow {
 
 fn way_with(own: &OwnSockets, flow: &Flow) -> Way {
     let is_near = |address: IpAddr| address == IpAddr::from([10, 0, 0, 5]) || address.is_loopback();
+    let mut listening = Listening::default();
+    listening.listed(&[8080]);
     let surroundings = Surroundings {
         own,
         direct: &["169.254.170.2/32".parse().unwrap(), "fd00:ec2::/32".parse().unwrap()],
         nameservers: &[[10, 0, 0, 2].into()],
-        listening: &HashSet::from([8080]),
+        listening: &listening,
         is_near: &is_near,
         pid: std::process::id(),
     };
@@ -84,6 +86,19 @@ fn datagram_sockets_without_a_peer_are_open_and_wiped_connections_go_around() {
     assert_eq!(way(&one), Way::Around, "nobody is asked by a connected UDP socket");
     let wiped = flow("93.184.216.34:0", "10.0.0.5:40000", None);
     assert_eq!(way(&wiped), Way::Around);
+}
+
+#[test]
+fn a_port_that_listened_is_forgotten_with_the_second_listing_without_it() {
+    let mut listening = Listening::default();
+    listening.listed(&[80, 443]);
+    listening.listed(&[443]);
+    assert!(listening.has(80) && listening.has(443) && !listening.has(8080));
+    listening.listed(&[443]);
+    assert!(!listening.has(80) && listening.has(443));
+    listening.listed(&[]);
+    listening.listed(&[]);
+    assert!(!listening.has(443));
 }
 
 #[test]
