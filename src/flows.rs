@@ -113,7 +113,7 @@ impl Flows {
     fn finish(&self) {
         let watch = lock(&self.watch).take();
         if let Some(watch) = watch {
-            let flows = watch.rest();
+            let flows = watch.stop();
             let mut teller = lock(&self.teller);
             flows.into_iter().for_each(|flow| teller.hear(egret_flows::Event::Goes(flow)));
             teller.flush(true);

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -105,10 +104,8 @@ pub struct Watch {
 
 struct Shared {
     known: Mutex<Known>,
-    listening: Mutex<Vec<u16>>,
     queue: Mutex<Queue>,
     filled: Condvar,
-    ends: AtomicBool,
 }
 
 /// What was heard and not folded in yet.
@@ -133,10 +130,8 @@ impl Watch {
         let hears = ends.iter().all(|(_, ends)| ends.is_ok());
         let shared = Arc::new(Shared {
             known: Mutex::new(Known::new(options.sockets, hears)),
-            listening: Mutex::default(),
             queue: Mutex::default(),
             filled: Condvar::new(),
-            ends: AtomicBool::new(hears),
         });
         for (protocol, ends) in ends {
             match ends {
@@ -168,38 +163,11 @@ impl Watch {
         lock(&self.shared.known).flows()
     }
 
-    /// Everything that was ever counted.
-    #[must_use]
-    pub fn totals(&self) -> Totals {
-        lock(&self.shared.known).totals()
-    }
-
-    /// Local ports that listen for TCP.
-    #[must_use]
-    pub fn listening(&self) -> Vec<u16> {
-        lock(&self.shared.listening).clone()
-    }
-
-    /// Whether ends are heard.
-    #[must_use]
-    pub fn hears_ends(&self) -> bool {
-        self.shared.ends.load(Ordering::Relaxed)
-    }
-
-    /// Lists once more, folds in what was heard, and ends.
-    pub fn stop(mut self) {
+    /// Folds in what was heard, lists once more, and ends; every flow that lived to the end of the watch.
+    pub fn stop(mut self) -> Vec<Flow> {
         self.end();
         if let Some(keeper) = self.keeper.take() {
             // It fails if the teller panicked, which was said.
-            drop(keeper.join());
-        }
-    }
-
-    /// The same, and gives every flow that lived to the end of the watch.
-    #[must_use]
-    pub fn rest(mut self) -> Vec<Flow> {
-        self.end();
-        if let Some(keeper) = self.keeper.take() {
             drop(keeper.join());
         }
         self.flows()
@@ -325,7 +293,6 @@ impl<F: FnMut(Event)> Keeper<F> {
             }
             if !queue.deaf.is_empty() {
                 known.deaf();
-                self.shared.ends.store(false, Ordering::Relaxed);
             }
         }
         let met_nobody = changes.iter().any(|(flow, _)| flow.holder == Err(Unseen::Ended));
@@ -337,28 +304,30 @@ impl<F: FnMut(Event)> Keeper<F> {
 
     fn list(&mut self) {
         let (began, now) = (Instant::now(), self.began.elapsed());
-        let (mut changes, whole) = self.fold_in(now);
+        let mut changes = Vec::new();
+        let whole = self.fold_in(now, &mut changes);
         let (wanted, (sockets, beyond), totals) = {
             let mut known = lock(&self.shared.known);
             changes.extend(known.finish(whole.is_ok()));
             (known.unattributed(LOOKED_FOR), known.size(), known.totals())
         };
         self.took = began.elapsed();
-        let (took, listening) = (self.took, lock(&self.shared.listening).clone());
+        let took = self.took;
         self.attribute(wanted);
         self.tell_in_turns(|known| known.fresh(AT_ONCE), Event::Began);
         self.tell_ended(changes);
         let again = self.options.again;
         self.tell_in_turns(|known| known.goes(again, now, AT_ONCE), Event::Goes);
         match whole {
-            Ok(()) => (self.tell)(Event::Listed(Listed { sockets, beyond, took, totals, listening })),
+            Ok(listening) => (self.tell)(Event::Listed(Listed { sockets, beyond, took, totals, listening })),
             Err(why) => (self.tell)(Event::Refused(Part::Listings, why.to_string())),
         }
     }
 
-    /// Folds in everything that the kernel lists, as it comes: who asks for the table meanwhile waits, and nobody else.
-    fn fold_in(&mut self, now: Duration) -> (Vec<(Flow, End)>, Result<(), Refused>) {
-        let (mut changes, mut listening, mut whole) = (Vec::new(), Vec::new(), Ok(()));
+    /// Folds in everything that the kernel lists, as it comes: who asks for the table meanwhile waits, and nobody else. Gives
+    /// the local ports that listen, if the listing is whole.
+    fn fold_in(&mut self, now: Duration, changes: &mut Vec<(Flow, End)>) -> Result<Vec<u16>, Refused> {
+        let (mut listening, mut whole) = (Vec::new(), Ok(()));
         let mut known = lock(&self.shared.known);
         known.begin();
         for (family, protocol) in KINDS {
@@ -372,8 +341,7 @@ impl<F: FnMut(Event)> Keeper<F> {
         drop(known);
         listening.sort_unstable();
         listening.dedup();
-        *lock(&self.shared.listening) = listening;
-        (changes, whole)
+        whole.map(|()| listening)
     }
 
     fn attribute(&mut self, mut inodes: Vec<u32>) {

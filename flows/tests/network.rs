@@ -154,7 +154,11 @@ fn a_live_flow_has_its_holder_and_both_ends_their_direction() {
         let of = |peer| live.iter().find(|flow| flow.peer == Some(peer)).map(|flow| (flow.direction, flow.octets.sent));
         assert_eq!(of(to), Some((Some(Direction::Out), 700)));
         assert_eq!(of(from), Some((Some(Direction::In), 0)));
-        assert_eq!(watched.watch.listening(), [to.port()]);
+        let listening = watched.wait("a listing", |event| match event {
+            Event::Listed(listed) if !listed.listening.is_empty() => Some(listed.listening.clone()),
+            _ => None,
+        });
+        assert_eq!(listening, [to.port()]);
         exchange(client, server, 300, 40);
         let (flow, end) = watched.ended(to);
         assert_eq!((flow.octets.sent, end), (1000, End::Told));
@@ -351,7 +355,7 @@ fn sockets_of_another_user_are_seen_and_their_holders_as_far_as_they_may_be() {
         ]);
         let said = watcher.env(INSIDE, "1").output().expect("setpriv runs");
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
-        assert!(said.contains(&format!("{to} uid 0 not_visible hears true")), "{said}");
+        assert!(said.contains(&format!("{to} uid 0 not_visible deaf false")), "{said}");
         drop(client);
     });
 }
@@ -372,7 +376,9 @@ fn prints_what_an_unprivileged_user_sees() {
         _ => None,
     });
     let holder = flow.holder.map_or_else(Unseen::code, |_| "visible");
-    println!("{} uid {} {holder} hears {}", flow.peer.unwrap(), flow.uid.unwrap(), watched.watch.hears_ends());
+    watched.another_listing();
+    let is_deaf = watched.seen.iter().any(|event| matches!(event, Event::Refused(Part::Ends, _)));
+    println!("{} uid {} {holder} deaf {is_deaf}", flow.peer.unwrap(), flow.uid.unwrap());
     drop(std::fs::remove_file(std::env::current_exe().expect("this program")));
 }
 
