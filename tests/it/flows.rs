@@ -236,6 +236,34 @@ fn doctor_names_who_goes_around_and_what_to_set() {
     assert!(what.contains("/python3") && what.contains("trust_env"), "{what}");
 }
 
+/// Where the container's profile refuses netlink nothing is seen. It is said wherever somebody may look, and all else goes on.
+#[test]
+fn where_netlink_is_refused_it_is_said_everywhere_and_the_proxy_goes_on() {
+    const WHY: &str = "no netlink socket for sock_diag: Operation not permitted (os error 1)";
+    let Some(outside) = Outside::new() else { return };
+    let profile = outside.profile("netlink");
+    let privileges: Vec<&str> = PLAIN.into_iter().chain(profile.iter().map(String::as_str)).collect();
+    let egret = outside.egret_with(&privileges, &format!("{POLICY}around: stop\n")).start();
+    let told = egret.event("coverage", |event| event["section"] == "flows");
+    assert!(told["served"] == false && told["why"].as_str().is_some_and(|why| why.contains(WHY)), "{told:#}");
+    eventually("it is said on stderr", || egret.stderr().contains(WHY).then_some(()));
+    egret.event("coverage", |event| event["section"] == "around" && event["served"] == false);
+    let status: Value = serde_json::from_str(&egret.get_admin("/status").1).expect("JSON");
+    assert_eq!((&status["flows"]["state"], &status["unserved"][0]), (&"off".into(), &"around".into()), "{status:#}");
+    let _held = Held::echo(&outside);
+    assert!(curl(&outside, &["-x", &format!("http://{}", egret.proxy()), "http://good.test/"]).contains("hello from"));
+    assert_eq!(egret.get_admin("/readyz").0, 200, "nobody is stopped for what nobody sees");
+    let text = inside(&outside, &["flows", "--admin", &egret.admin().to_string()]);
+    assert!(text.starts_with("0 flows, 0 around the proxy\n") && text.contains("\nnot seen: ") && text.contains(WHY), "{text}");
+    let refused = |args: &[&str]| outside.program("setpriv").args(PLAIN).args(&profile).arg(EGRET).args(args).run();
+    for alone in [&["flows", "--admin", "127.0.0.1:1"][..], &["flows", "--admin", "127.0.0.1:1", "--follow"]] {
+        let output = refused(alone);
+        assert!(output.code == 3 && output.stderr.contains(WHY), "{alone:?}: {output:#?}");
+    }
+    let doctor = refused(&["doctor", "--output", "text"]);
+    assert!(doctor.stdout.contains(&format!("connections cannot be seen: {WHY}")), "{doctor:#?}");
+}
+
 #[test]
 fn flows_may_be_left_alone_and_then_nobody_is_promised_anything() {
     let egret = Egret::with_policy("version: 1\naround: stop\n").arg("--flows=0").start();

@@ -14,10 +14,7 @@ const UNPRIVILEGED: [&str; 3] = ["--no-new-privs", "--bounding-set=-all", "--inh
 
 /// What puts the command that follows under a profile in which nothing can be confined.
 fn profile(outside: &Outside) -> Vec<String> {
-    let file = outside.home().join("no_listener.py");
-    std::fs::write(&file, include_str!("no_listener.py")).expect("the directory is writable");
-    let own = ["/usr/bin/python3".to_owned(), file.display().to_string()];
-    UNPRIVILEGED.map(str::to_owned).into_iter().chain(own).collect()
+    UNPRIVILEGED.map(str::to_owned).into_iter().chain(outside.profile("listener")).collect()
 }
 
 fn under_the_profile(outside: &Outside, confine: &str) -> crate::support::egret::EgretBuilder {

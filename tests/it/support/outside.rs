@@ -135,6 +135,13 @@ impl Outside {
         Egret::with_policy(&whole(policy)).inside(self.enter()).under(self.enter().into_iter().chain(setpriv))
     }
 
+    /// What puts the command that follows under a container's profile that refuses this: a `listener` of seccomp(2), `netlink`.
+    pub(crate) fn profile(&self, refused: &str) -> [String; 3] {
+        let file = self.home().join("profile.py");
+        fs::write(&file, include_str!("profile.py")).expect("the test's directory is writable");
+        ["/usr/bin/python3".to_owned(), file.display().to_string(), refused.to_owned()]
+    }
+
     /// What DNS knows from now on.
     pub(crate) fn set_names(&self, names: &Value) {
         self.order(&json!({ "zone": names }));
