@@ -81,6 +81,7 @@ pub struct Config {
     executables: Vec<(String, Place)>,
     audit_end: Option<Place>,
     allow_is_empty_at: Option<Place>,
+    around_alone_at: Option<Place>,
     lints: Vec<Diagnostic>,
 }
 
@@ -203,6 +204,8 @@ impl<'t> Reader<'t> {
         let files = self.files(file.section("files"));
         let exec = self.exec(file.section("exec"));
         let around = self.around(file.section("around"));
+        // Whoever writes `direct:`, be it empty, has thought of it.
+        let is_alone = direct.is_empty() && file.get("direct").is_none() && around.unwrap_or_default() != Around::Alert;
         let run = self.run_settings(file.section("run"));
         let tests = self.tests(file.section("tests"));
         Some(Config {
@@ -221,6 +224,7 @@ impl<'t> Reader<'t> {
             executables: std::mem::take(&mut self.executables),
             audit_end,
             allow_is_empty_at: empty.then(|| file.get("egress").unwrap_or(root).at),
+            around_alone_at: file.get("around").map(|node| node.at).filter(|_| is_alone),
             lints: std::mem::take(&mut self.lints),
         })
     }

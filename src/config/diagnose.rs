@@ -91,6 +91,8 @@ codes! {
     NoEffect = "no-effect",
     /// A wide network that holds a metadata service among much else.
     OpensMetadata = "opens-metadata",
+    /// A flow around the proxy ends the task, or its readiness, and nothing is direct.
+    AroundWithoutDirect = "around-without-direct",
     /// A role by executable, where other processes cannot be seen.
     ExeNotVisible = "exe-not-visible",
     /// A policy without allow rules.

@@ -7,9 +7,9 @@ use egret_policy::{Effect, Mode, NamePattern, OverlapKind, Policy, Rule, Surroun
 
 use ipnet::IpNet;
 
-use super::Config;
 use super::diagnose::{Code, Diagnostic};
 use super::yaml::Place;
+use super::{Around, Config};
 use crate::replay::counted;
 
 /// How long before its end a rule is warned of, in seconds: 14 days.
@@ -25,6 +25,7 @@ impl Config {
         let policy = Policy::new(self.draft.clone(), Surroundings::default());
         let mut found = self.lints.clone();
         found.extend(self.no_rules());
+        found.extend(self.around_alone());
         found.extend(policy.overlaps(now).iter().filter_map(|overlap| self.overlap(*overlap)));
         for (rule, at) in self.own_rules() {
             found.extend(end(rule.expires(), "the rule", "set a later date, or remove the rule", at, now));
@@ -55,6 +56,18 @@ impl Config {
             Mode::Audit => return None,
         };
         Some(Diagnostic::warning(Code::NoRules, at, message, Some(help)))
+    }
+
+    fn around_alone(&self) -> Option<Diagnostic> {
+        let (at, around) = self.around_alone_at.zip(self.around)?;
+        let end = if around == Around::Stop { "ends egret" } else { "ends readiness" };
+        let message = format!(
+            "nothing is `direct:`, so a program that fetches the task's credentials from the platform goes around the proxy, \
+             which {end}"
+        );
+        let help = "name the platform's preset, such as aws-ecs-task or aws-eks-pod, or list its addresses under `direct:`; \
+                    `direct: []` says that there are none";
+        Some(Diagnostic::warning(Code::AroundWithoutDirect, at, message, Some(help)))
     }
 
     fn overlap(&self, overlap: egret_policy::Overlap) -> Option<Diagnostic> {

@@ -127,6 +127,23 @@ fn a_role_by_executable_is_warned_of_where_nothing_can_be_seen() {
 }
 
 #[test]
+fn a_flow_around_that_ends_something_is_warned_of_where_nothing_is_direct() {
+    let lints =
+        |more: &str| load_yaml(&format!("version: 1\negress: {{ allow: [a.test] }}\n{more}\n")).unwrap().lints(UnixTime(0), true);
+    for (around, end) in [("stop", "ends egret"), ("unhealthy", "ends readiness")] {
+        let [lint] = &lints(&format!("around: {around}"))[..] else { panic!("one lint") };
+        assert_eq!((lint.code, lint.line, lint.message.ends_with(end)), (Code::AroundWithoutDirect, 3, true), "{}", lint.message);
+    }
+    assert_eq!(lints("around: stop\npresets: [github]").len(), 1, "what GitHub needs is reached through the proxy");
+    for thought_of in ["around: alert", "around: stop\ndirect: []", "around: stop\ndirect: [10.0.0.9]"] {
+        assert_eq!(lints(thought_of), [], "{thought_of}");
+    }
+    for preset in ["aws-ecs-task", "aws-eks-pod"] {
+        assert_eq!(lints(&format!("around: stop\npresets: [{preset}]")), [], "{preset}");
+    }
+}
+
+#[test]
 fn unquoted_wildcards_are_told_to_be_quoted() {
     says(
         "version: 1\negress:\n  allow:\n    - *.example.com\n",
