@@ -126,12 +126,16 @@ impl Report {
         rows.iter().map(line).collect()
     }
 
-    /// One row a destination.
+    /// One row a destination, and then one for each owner and destination that went around.
     pub(crate) fn csv(&self) -> anyhow::Result<String> {
         let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.write_record(CSV_HEAD)?;
+        writer.write_record(CSV_HEAD.iter().chain(&CSV_OWNER))?;
         for row in &self.destinations {
-            writer.write_record(row.csv_cells())?;
+            let nobody = CSV_OWNER.map(|_| String::new());
+            writer.write_record(row.csv_cells().iter().chain(&nobody))?;
+        }
+        for around in &self.around {
+            writer.write_record(around_cells(around).iter().chain(&owner_cells(around)))?;
         }
         Ok(String::from_utf8(writer.into_inner()?)?)
     }
@@ -157,6 +161,46 @@ const CSV_HEAD: [&str; 17] = [
     "first_seen",
     "last_seen",
 ];
+
+/// Further columns, which only what went around has; [`owner_cells`] has them in the same order.
+const CSV_OWNER: [&str; 6] = ["names", "exe", "uid", "container", "unknown", "advice"];
+
+/// What went around, in the columns of a destination; what does not apply is empty.
+fn around_cells(around: &Around) -> [String; CSV_HEAD.len()] {
+    let none = String::new;
+    let number = |count: Option<u64>| count.map(|count| count.to_string()).unwrap_or_default();
+    [
+        around.address.clone().unwrap_or_else(|| "unknown".to_owned()),
+        as_text(around.protocol.clone()),
+        number(around.port.map(u64::from)),
+        "around".to_owned(),
+        if around.new { "around new" } else { "around" }.to_owned(),
+        none(),
+        none(),
+        none(),
+        none(),
+        around.connections.to_string(),
+        none(),
+        none(),
+        none(),
+        number(around.bytes_up),
+        number(around.bytes_down),
+        as_text(around.first_seen.clone()),
+        as_text(around.last_seen.clone()),
+    ]
+}
+
+fn owner_cells(around: &Around) -> [String; CSV_OWNER.len()] {
+    let text = |text: Option<&String>| as_text(text.cloned().unwrap_or_default());
+    [
+        as_text(around.names.join(" ")),
+        text(around.exe.as_ref()),
+        around.uid.map(|uid| uid.to_string()).unwrap_or_default(),
+        text(around.container.as_ref()),
+        text(around.unknown.as_ref()),
+        text(around.advice.as_ref()),
+    ]
+}
 
 impl Row {
     fn csv_cells(&self) -> [String; CSV_HEAD.len()] {

@@ -74,6 +74,30 @@ fn csv_has_a_header_and_a_row_each() {
     assert!(lines[2].starts_with("denied.test,tcp,443,deny,denied,no_rule"), "{csv}");
 }
 
+/// What went around follows, in the same columns and some of its own; what a program chose is no formula.
+#[test]
+fn csv_has_what_went_around_with_its_owner() {
+    let line = json!({
+        "v": 1, "time": "2026-11-21T20:00:00.000Z", "event": "around", "state": "ended", "way": "around", "protocol": "tcp",
+        "address": "198.18.0.7", "port": 443, "names": ["a.test", "b.test"], "exe": "=cmd()", "uid": 1000, "bytes_up": 10,
+        "bytes_down": 20, "connections": 3, "new": true,
+    });
+    let datagrams = json!({
+        "v": 1, "time": "2026-11-21T20:00:00.000Z", "event": "around", "state": "ended", "way": "around", "protocol": "udp",
+        "address": "198.18.0.9", "port": 9, "unknown": "it ended before anybody could look", "connections": 1,
+    });
+    let csv = run_egret(["report", "-", "--output", "csv"], &format!("{line}\n{datagrams}\n")).stdout;
+    let lines: Vec<&str> = csv.lines().collect();
+    assert!(lines[0].ends_with(",first_seen,last_seen,names,exe,uid,container,unknown,advice"), "{csv}");
+    let times = "2026-11-21T20:00:00.000Z,2026-11-21T20:00:00.000Z";
+    let first = format!("198.18.0.7,tcp,443,around,around new,,,,,3,,,,10,20,{times},a.test b.test,'=cmd(),1000,,,");
+    assert!(lines[1].starts_with(&first) && lines[1].len() > first.len(), "{csv}");
+    let other = format!("198.18.0.9,udp,9,around,around,,,,,1,,,,,,{times},,,,,it ended before anybody could look,");
+    assert_eq!(lines[2..], [other]);
+    let columns = |line: &str| line.split(',').count();
+    assert_eq!(columns(lines[0]), columns(lines[2]));
+}
+
 #[test]
 fn would_be_denied_names_are_marked() {
     let dns = DnsServer::new();
