@@ -167,7 +167,7 @@ impl Teller {
         line.new = way != Way::In && self.is_new(&line);
         line.action = (way == Way::Around).then(|| self.around.as_str().to_owned());
         add(&mut line);
-        self.trends.see(&line);
+        self.trends.see_now(&line);
         if let Some(line) = self.fold.admits(line, Instant::now()) {
             self.write(line);
         }

@@ -89,19 +89,38 @@ pub(crate) struct Around {
 }
 
 impl Trends {
-    /// Folds a line in.
+    /// Folds a line of a journal in.
     pub(crate) fn see(&mut self, line: &FlowLine) {
+        self.see_line(line, false);
+    }
+
+    /// Folds a line of this moment in. What is kept of later hours was told by a clock that was set back since, and goes first.
+    pub(crate) fn see_now(&mut self, line: &FlowLine) {
+        self.see_line(line, true);
+    }
+
+    fn see_line(&mut self, line: &FlowLine, is_now: bool) {
         // 2026-11-21T20 of 2026-11-21T20:17:22.000Z.
         if let Some(hour) = line.time.get(..13) {
-            self.see_hour(format!("{hour}:00:00Z"), line);
+            let hour = format!("{hour}:00:00Z");
+            self.see_hour(&hour, line);
+            self.forget_hours(is_now.then_some(&hour));
         }
         if line.way == "around" {
             self.see_around(line);
         }
     }
 
-    fn see_hour(&mut self, hour: String, line: &FlowLine) {
-        let destinations = self.hours.entry(hour).or_default();
+    /// The oldest ones beyond what is kept, or what lies ahead of the present.
+    fn forget_hours(&mut self, present: Option<&String>) {
+        while self.hours.len() > HOURS {
+            let is_ahead = self.hours.keys().next_back() > present;
+            let _ = if present.is_some() && is_ahead { self.hours.pop_last() } else { self.hours.pop_first() };
+        }
+    }
+
+    fn see_hour(&mut self, hour: &str, line: &FlowLine) {
+        let destinations = self.hours.entry(hour.to_owned()).or_default();
         let host = match line.way.as_str() {
             "in" => Some("clients".to_owned()),
             _ => line.names.first().cloned().or_else(|| line.address.map(|address| address.to_string())),
@@ -115,9 +134,6 @@ impl Trends {
         sums.up = sums.up.saturating_add(line.bytes_up.unwrap_or(0));
         sums.down = sums.down.saturating_add(line.bytes_down.unwrap_or(0));
         sums.new |= line.new;
-        while self.hours.len() > HOURS {
-            self.hours.pop_first();
-        }
     }
 
     fn see_around(&mut self, line: &FlowLine) {

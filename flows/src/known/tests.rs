@@ -236,6 +236,8 @@ enum Act {
     Hear(u8),
     /// All that wait are lost.
     Lose,
+    /// The time is another, earlier or later.
+    Jump(Duration),
 }
 
 fn act(loses: bool) -> impl Strategy<Value = Act> {
@@ -248,6 +250,7 @@ fn act(loses: bool) -> impl Strategy<Value = Act> {
         2 => Just(Act::List),
         3 => any::<u8>().prop_map(|most| Act::Hear(most % 4)),
         lose => Just(Act::Lose),
+        1 => any::<Duration>().prop_map(Act::Jump),
     ]
 }
 
@@ -263,6 +266,7 @@ struct Played {
     /// What the listing under way has met, as it was then.
     met: Option<BTreeMap<u64, (u64, u64)>>,
     next: u64,
+    now: Duration,
     told: BTreeMap<u64, Octets>,
 }
 
@@ -270,7 +274,7 @@ impl Played {
     fn new() -> Self {
         let (known, next) = (Known::new(1000, true), 1);
         let (live, truth, waiting, listings, met, told) = Default::default();
-        Self { known, live, truth, waiting, listings, met, next, told }
+        Self { known, live, truth, waiting, listings, met, next, now: NOW, told }
     }
 
     fn play(&mut self, act: &Act) {
@@ -310,6 +314,7 @@ impl Played {
                 self.waiting.clear();
                 self.known.lost();
             }
+            Act::Jump(now) => self.now = *now,
         }
     }
 
@@ -326,12 +331,16 @@ impl Played {
             met.entry(*cookie).or_insert(*counts);
         }
         for (cookie, (sent, received)) in met {
-            let change = self.known.listed(Protocol::Tcp, &socket(cookie, 443, sent, received), NOW);
+            let change = self.known.listed(Protocol::Tcp, &socket(cookie, 443, sent, received), self.now);
             self.tell(change.into_iter().collect());
         }
         let changes = self.known.finish(true);
         self.tell(changes);
-        let goes = self.known.goes(Duration::ZERO, NOW, usize::MAX);
+        self.goes(Duration::from_secs(60));
+    }
+
+    fn goes(&mut self, every: Duration) {
+        let goes = self.known.goes(every, self.now, usize::MAX);
         goes.iter().for_each(|flow| self.add(flow));
     }
 
@@ -339,7 +348,7 @@ impl Played {
         let most = most.min(self.waiting.len());
         for (cookie, _) in self.waiting.drain(..most).collect::<Vec<_>>() {
             let (sent, received) = self.truth[&cookie];
-            let changes = self.known.destroyed(Protocol::Tcp, &socket(cookie, 443, sent, received), NOW);
+            let changes = self.known.destroyed(Protocol::Tcp, &socket(cookie, 443, sent, received), self.now);
             self.tell(changes);
         }
     }
@@ -358,6 +367,8 @@ impl Played {
         self.hear(usize::MAX);
         self.list();
         self.list();
+        self.now = Duration::MAX;
+        self.goes(Duration::ZERO);
     }
 
     fn truth(&self) -> Totals {
