@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use egret_flows::{Event as Seen, Options, Watch};
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::ask::ask;
@@ -157,6 +157,14 @@ fn watch(direct: Vec<IpNet>, output: Output) -> Outcome {
     Ok(())
 }
 
+/// A flow that is printed on its own, for programs.
+#[derive(Serialize)]
+struct Line<'a> {
+    v: u32,
+    #[serde(flatten)]
+    row: &'a Row,
+}
+
 /// Prints flows as they come.
 struct Printer {
     output: Output,
@@ -193,7 +201,7 @@ impl Printer {
             if self.output == Output::Text && !std::mem::replace(&mut self.headed, true) { heading() } else { String::new() };
         let line = match self.output {
             Output::Text => line_of(row),
-            Output::Json => format!("{}\n", json!(row)),
+            Output::Json => format!("{}\n", json!(Line { v: 1, row })),
         };
         let written =
             stdout.write_all(head.as_bytes()).and_then(|()| stdout.write_all(line.as_bytes())).and_then(|()| stdout.flush());

@@ -326,7 +326,7 @@ impl Teller {
             "interfaces": { "bytes_up": passed.sent, "bytes_down": passed.received },
             "unexplained": { "bytes_up": unexplained.sent, "bytes_down": unexplained.received },
             "gaps": self.gaps,
-            "blind": self.blind,
+            "blind": self.blind_spots(),
             "others_visible": egret_flows::others_visible(),
         })
     }

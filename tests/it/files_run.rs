@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::programs::require;
-use crate::support::{Egret, Program, eventually, run_egret};
+use crate::support::{Egret, Program, documented, eventually, fields, run_egret};
 
 /// A tree that an egret watches.
 struct Site {
@@ -335,13 +335,7 @@ fn g06_egret_watches_its_own_policy() {
 fn status_has_the_fields_that_the_reference_names() {
     let site = Site::new("", "");
     let status = site.status();
-    let has: BTreeSet<&str> = status.as_object().expect("an object").keys().map(String::as_str).collect();
-    let reference = include_str!("../../docs/reference.md");
-    let (_, section) = reference.split_once("### Files in /status").expect("a section");
-    let rows = section.split("\n## ").next().into_iter().flat_map(str::lines).filter_map(|line| line.strip_prefix("| `"));
-    let named = rows.filter_map(|row| row.split_once(" | ")).flat_map(|(fields, _)| fields.split("`, `"));
-    let named: BTreeSet<&str> = named.map(|field| field.trim_end_matches('`')).collect();
-    assert_eq!(has, named);
+    assert_eq!(fields(&status), documented(include_str!("../../docs/reference.md"), "### Files in /status"));
 }
 
 #[test]

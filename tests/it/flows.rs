@@ -1,13 +1,14 @@
 //! Every flow of the task is seen, whoever makes it and whether or not it asks the proxy; and what the policy says of those that
 //! go around is done. In a network of its own, with an outside that anybody inside may reach.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
 use crate::support::outside::NAMESERVER;
 use crate::support::programs::require;
-use crate::support::{Egret, Outside, Program, eventually, run_egret};
+use crate::support::{Egret, Outside, Program, documented, eventually, fields, run_egret};
 
 const EGRET: &str = env!("CARGO_BIN_EXE_egret");
 
@@ -218,6 +219,43 @@ fn the_command_shows_what_egret_knows_and_looks_for_itself_where_there_is_none()
     assert_eq!((&report["around"][0]["address"], report["around"][0]["port"].as_u64()), (&ECHO.into(), Some(5432)));
     let hour = report["trends"][0]["hour"].as_str().expect("an hour");
     assert!(hour.ends_with(":00:00Z"), "{report:#}");
+}
+
+#[test]
+fn answers_lines_and_events_have_the_fields_that_the_pages_name() {
+    let (reference, page) = (include_str!("../../docs/reference.md"), include_str!("../../docs/flows.md"));
+    let Some(outside) = Outside::new() else { return };
+    let egret = outside.egret(POLICY).start();
+    curl(&outside, &[&format!("http://{WEB}/")]);
+    let mut event = ended(&egret, "around", WEB);
+    for common in ["v", "time", "event"] {
+        assert!(event.as_object_mut().expect("an object").remove(common).is_some(), "{common} is of every event");
+    }
+    assert_eq!(fields(&event), documented(page, "## Events"));
+    let status: Value = serde_json::from_str(&egret.get_admin("/status").1).expect("JSON");
+    assert_eq!(fields(&status["flows"]), documented(reference, "### Flows in /status"));
+    assert_eq!(status["flows"]["blind"], serde_json::json!([]));
+    let answer: Value = serde_json::from_str(&egret.get_admin("/flows?since=0").1).expect("JSON");
+    assert_eq!(fields(&answer), documented(reference, "### Flows in /flows"));
+    let of_a_flow = documented(reference, "### A flow in /flows");
+    assert_eq!(fields(&answer["ended"][0]), of_a_flow);
+    let _held = Held::echo(&outside);
+    for admin in [egret.admin().to_string(), "127.0.0.1:1".to_owned()] {
+        let mut line = first_followed(&outside, &admin);
+        assert_eq!(line.as_object_mut().expect("an object").remove("v"), Some(1.into()));
+        assert_eq!(fields(&line), of_a_flow);
+    }
+}
+
+/// The first line that `egret flows --follow` prints for programs.
+fn first_followed(outside: &Outside, admin: &str) -> Value {
+    let enter = outside.enter();
+    let mut follow = Command::new(&enter[0]);
+    follow.args(&enter[1..]).args([EGRET, "flows", "--follow", "--output", "json", "--admin", admin]);
+    let mut follow = Held(follow.stdout(Stdio::piped()).spawn().expect("it starts"));
+    let mut line = String::new();
+    BufReader::new(follow.0.stdout.take().expect("it is piped")).read_line(&mut line).expect("a line");
+    serde_json::from_str(&line).expect("JSON")
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub(crate) mod seen;
 pub(crate) mod upstream;
 pub(crate) mod world;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -73,4 +74,17 @@ pub(crate) fn free_port() -> u16 {
         .and_then(|listener| listener.local_addr())
         .expect("the kernel has a free port")
         .port()
+}
+
+/// The fields that the table under this heading of a page names, in its first column.
+pub(crate) fn documented<'p>(page: &'p str, heading: &str) -> BTreeSet<&'p str> {
+    let (_, section) = page.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no section {heading:?}"));
+    let rows = section.split("\n#").next().into_iter().flat_map(str::lines).filter_map(|line| line.strip_prefix("| `"));
+    let named = rows.filter_map(|row| row.split_once(" | ")).flat_map(|(fields, _)| fields.split("`, `"));
+    named.map(|field| field.trim_end_matches('`')).collect()
+}
+
+/// The names of an object's fields.
+pub(crate) fn fields(object: &serde_json::Value) -> BTreeSet<&str> {
+    object.as_object().expect("an object").keys().map(String::as_str).collect()
 }
