@@ -12,7 +12,7 @@ pub(crate) mod ways;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use egret_flows::{Options, Watch};
+use egret_flows::{Options, Ours, Watch};
 use egret_proxy::Gateway;
 use serde_json::{Value, json};
 
@@ -49,6 +49,7 @@ impl Flows {
     ) -> Arc<Self> {
         let journal = outlets.journal.clone();
         let (gateway, own, direct) = (Arc::clone(gateway), Arc::clone(own), Arc::clone(direct));
+        let egrets = Arc::clone(&own);
         let knows = Knows { outlets, gateway, own, direct, nameservers: nameservers() };
         let teller = Arc::new(Mutex::new(Teller::new(knows, settings.config.around.unwrap_or_default())));
         if settings.flows.is_zero() {
@@ -56,7 +57,8 @@ impl Flows {
         }
         metrics::flows_begin();
         let hears = Arc::clone(&teller);
-        let options = Options { again: settings.flows, ..Options::default() };
+        let ours = Ours::new(move |cookie| egrets.has(cookie));
+        let options = Options { again: settings.flows, ours, ..Options::default() };
         let (watch, off) = match Watch::start(options, move |seen| lock(&hears).hear(seen)) {
             Ok(watch) => (Some(watch), None),
             Err(refused) => {

@@ -1,6 +1,6 @@
 //! Who holds sockets, many at a time: `/proc` is gone through once for all inodes that are asked for, and what it said of a
 //! process is kept while that process lives. A look has its price, and is not paid again before a hundred times as long, or
-//! two seconds.
+//! two seconds; between looks, processes that held sockets before are glanced at by the same rule.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -81,12 +81,13 @@ pub(crate) struct Holders {
     known: HashMap<u32, Arc<Process>>,
     mounts: Option<PathBuf>,
     next: Option<Instant>,
+    next_glance: Option<Instant>,
 }
 
 impl Holders {
     pub(crate) fn new(proc: &Path) -> Self {
         let mounts = fs::read_link(proc.join("self/ns/mnt")).ok();
-        Self { proc: proc.to_owned(), known: HashMap::new(), mounts, next: None }
+        Self { proc: proc.to_owned(), known: HashMap::new(), mounts, next: None, next_glance: None }
     }
 
     /// Whether another look may be had.
@@ -94,14 +95,37 @@ impl Holders {
         self.next.is_none_or(|next| now >= next)
     }
 
+    /// Whether another glance may be had.
+    pub(crate) fn may_glance(&self, now: Instant) -> bool {
+        self.next_glance.is_none_or(|next| now >= next)
+    }
+
     /// Looks for the holders of these inodes; of several the one that held another before, else the smallest number.
     pub(crate) fn look(&mut self, inodes: impl IntoIterator<Item = u32>) -> HashMap<u32, Arc<Process>> {
         let began = Instant::now();
+        let pids = processes::pids(&self.proc).unwrap_or_default();
+        let (mut likely, others): (Vec<u32>, Vec<u32>) = pids.iter().partition(|pid| self.known.contains_key(pid));
+        likely.extend(others);
+        let found = self.search(likely, inodes);
+        self.known.retain(|pid, _| pids.binary_search(pid).is_ok());
+        self.next = Some(after(began));
+        found
+    }
+
+    /// Looks for them among processes that held sockets before.
+    pub(crate) fn glance(&mut self, inodes: impl IntoIterator<Item = u32>) -> HashMap<u32, Arc<Process>> {
+        let began = Instant::now();
+        let mut likely: Vec<u32> = self.known.keys().copied().collect();
+        likely.sort_unstable();
+        let found = self.search(likely, inodes);
+        self.next_glance = Some(after(began));
+        found
+    }
+
+    fn search(&mut self, pids: Vec<u32>, inodes: impl IntoIterator<Item = u32>) -> HashMap<u32, Arc<Process>> {
         let mut wanted: HashSet<u32> = inodes.into_iter().collect();
         let mut found = HashMap::new();
-        let pids = processes::pids(&self.proc).unwrap_or_default();
-        let (likely, others): (Vec<u32>, Vec<u32>) = pids.iter().partition(|pid| self.known.contains_key(pid));
-        for pid in likely.into_iter().chain(others) {
+        for pid in pids {
             if wanted.is_empty() {
                 break;
             }
@@ -112,9 +136,6 @@ impl Holders {
                 found.insert(inode, Arc::clone(&process));
             }
         }
-        self.known.retain(|pid, _| pids.binary_search(pid).is_ok());
-        let now = Instant::now();
-        self.next = Some(now + ((now - began) * SHARE).min(LONGEST_PAUSE));
         found
     }
 
@@ -150,6 +171,12 @@ impl Holders {
         let name = group.map_or_else(|| mounts.display().to_string(), str::to_owned);
         Some(name.chars().take(LONGEST_NAME).collect())
     }
+}
+
+/// When what began then, and ended now, may be done again.
+fn after(began: Instant) -> Instant {
+    let now = Instant::now();
+    now + ((now - began) * SHARE).min(LONGEST_PAUSE)
 }
 
 /// The twenty-second field of stat (proc_pid_stat(5)); the name before it may hold anything.

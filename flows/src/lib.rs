@@ -35,7 +35,7 @@ mod table;
 
 pub use holders::{Process, Unseen};
 pub use known::{End, Flow, Known, Octets, Totals};
-pub use watch::{Event, Options, Watch};
+pub use watch::{Event, Options, Ours, Watch};
 
 use std::error::Error;
 use std::fmt;

@@ -2,6 +2,7 @@
 //! schedule, folds both into the table, and tells what that means. Nobody who is watched waits for any of them.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,15 +23,17 @@ const AT_ONCE: usize = 256;
 /// Sockets whose holders are looked for at once.
 const LOOKED_FOR: usize = 4_096;
 
-/// Listings that are sooner than they must be take one part in so many of the time,
+/// Glances between two listings take one part in so many of the time,
 const SHARE: u32 = 100;
-/// and have this between them at least.
-const SOONEST: Duration = Duration::from_millis(100);
+/// have this between them at least,
+const SOONEST: Duration = Duration::from_millis(20);
+/// and are had for so long after a flow that nobody met: whoever makes brief flows makes more of them, at a beat of its own.
+const HURRY: Duration = Duration::from_secs(2);
 
 /// How a watch watches.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How often sockets are listed at least; sooner where flows end that no listing met, as far as that costs little.
+    /// How often sockets are listed; between that, where flows end that no listing met, there are glances as far as they cost little.
     pub every: Duration,
     /// How often a flow is told again while it lives.
     pub again: Duration,
@@ -38,11 +41,42 @@ pub struct Options {
     pub queue: usize,
     /// Sockets that are known at most. One takes less than 300 octets.
     pub sockets: usize,
+    /// Nobody hurries to find out who holds these.
+    pub ours: Ours,
+}
+
+/// Sockets that whoever watches made itself, by their cookies.
+#[derive(Clone)]
+pub struct Ours(Arc<dyn Fn(u64) -> bool + Send + Sync>);
+
+impl Ours {
+    /// Those for which this is true.
+    pub fn new(is_ours: impl Fn(u64) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_ours))
+    }
+}
+
+impl Default for Ours {
+    fn default() -> Self {
+        Self::new(|_| false)
+    }
+}
+
+impl fmt::Debug for Ours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ours")
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { every: Duration::from_secs(1), again: Duration::from_secs(60), queue: 65_536, sockets: 65_536 }
+        Self {
+            every: Duration::from_secs(1),
+            again: Duration::from_secs(60),
+            queue: 65_536,
+            sockets: 65_536,
+            ours: Ours::default(),
+        }
     }
 }
 
@@ -240,6 +274,13 @@ impl Queue {
     }
 }
 
+/// For how long, and when next, there are glances between listings.
+#[derive(Clone, Copy)]
+struct Hurry {
+    next: Instant,
+    until: Instant,
+}
+
 /// The thread that knows.
 struct Keeper<F> {
     shared: Arc<Shared>,
@@ -247,7 +288,7 @@ struct Keeper<F> {
     netlink: Netlink,
     holders: Holders,
     began: Instant,
-    /// How long the latest listing took.
+    /// How long the latest listing or glance took.
     took: Duration,
     tell: F,
 }
@@ -255,23 +296,29 @@ struct Keeper<F> {
 impl<F: FnMut(Event)> Keeper<F> {
     fn keep(&mut self) {
         let mut due = Instant::now();
+        let mut hurry: Option<Hurry> = None;
         loop {
-            let queue = self.shared.heard(due);
-            let is_over = queue.stopped;
-            let lost = !queue.lost.is_empty();
+            let queue = self.shared.heard(hurry.map_or(due, |hurry| due.min(hurry.next)));
+            let (is_over, is_lossy) = (queue.stopped, !queue.lost.is_empty());
             let met_nobody = self.fold(queue);
-            if lost {
+            let now = Instant::now();
+            if is_lossy {
                 // Sooner, and yet not at the beat of whoever floods.
-                due = due.min(Instant::now() + self.options.every / 4);
+                due = due.min(now + self.options.every / 4);
             }
             if met_nobody {
-                // Whoever makes brief flows makes more of them: the next may be met alive, and its holder be found.
-                due = due.min(Instant::now() + (self.took * SHARE).max(SOONEST));
+                // The next may be met alive, and its holder be found.
+                let next = hurry.map_or(now + self.pause(), |hurry| hurry.next);
+                hurry = Some(Hurry { next, until: now + HURRY });
             }
-            if is_over || Instant::now() >= due {
+            if is_over || now >= due {
                 self.list();
                 // Not at a fixed beat: a clock that stood still is no reason to hurry.
                 due = Instant::now() + self.options.every;
+            } else if hurry.is_some_and(|hurry| now >= hurry.next) {
+                self.glance();
+                let next = Instant::now() + self.pause();
+                hurry = hurry.map(|hurry| Hurry { next, ..hurry }).filter(|hurry| next < hurry.until);
             }
             if is_over {
                 return;
@@ -279,7 +326,29 @@ impl<F: FnMut(Event)> Keeper<F> {
         }
     }
 
-    /// Folds in what was heard; true if flows ended that no listing had met.
+    /// How long nobody glances after a look that took so long.
+    fn pause(&self) -> Duration {
+        (self.took * SHARE).max(SOONEST)
+    }
+
+    /// Meets what began since. What it lacks says nothing, and if it breaks off, the next listing has it to tell.
+    fn glance(&mut self) {
+        let (began, now) = (Instant::now(), self.began.elapsed());
+        let mut changes = Vec::new();
+        {
+            let mut known = lock(&self.shared.known);
+            for (family, protocol) in KINDS {
+                let flow = |socket: Socket| changes.extend(known.listed(protocol, &socket, now));
+                let _ = self.netlink.list(family, protocol, Which::Flows, flow);
+            }
+        }
+        self.took = began.elapsed();
+        self.attribute();
+        self.tell_in_turns(|known| known.fresh(AT_ONCE), Event::Began);
+        self.tell_ended(changes);
+    }
+
+    /// Folds in what was heard; true if flows of others ended before anybody could look who holds them.
     fn fold(&mut self, queue: Queue) -> bool {
         let now = self.began.elapsed();
         let mut changes = Vec::new();
@@ -295,7 +364,9 @@ impl<F: FnMut(Event)> Keeper<F> {
                 known.deaf();
             }
         }
-        let met_nobody = changes.iter().any(|(flow, _)| flow.holder == Err(Unseen::Ended));
+        let Ours(is_ours) = &self.options.ours;
+        let is_unmet = |flow: &Flow| matches!(flow.holder, Err(Unseen::Ended | Unseen::NotLooked)) && !is_ours(flow.cookie);
+        let met_nobody = changes.iter().any(|(flow, _)| is_unmet(flow));
         self.tell_ended(changes);
         queue.lost.into_iter().for_each(|lost| (self.tell)(Event::Lost(lost)));
         queue.deaf.into_iter().for_each(|why| (self.tell)(Event::Refused(Part::Ends, why)));
@@ -306,14 +377,14 @@ impl<F: FnMut(Event)> Keeper<F> {
         let (began, now) = (Instant::now(), self.began.elapsed());
         let mut changes = Vec::new();
         let whole = self.fold_in(now, &mut changes);
-        let (wanted, (sockets, beyond), totals) = {
+        let ((sockets, beyond), totals) = {
             let mut known = lock(&self.shared.known);
             changes.extend(known.finish(whole.is_ok()));
-            (known.unattributed(LOOKED_FOR), known.size(), known.totals())
+            (known.size(), known.totals())
         };
         self.took = began.elapsed();
         let took = self.took;
-        self.attribute(wanted);
+        self.attribute();
         self.tell_in_turns(|known| known.fresh(AT_ONCE), Event::Began);
         self.tell_ended(changes);
         let again = self.options.again;
@@ -344,12 +415,23 @@ impl<F: FnMut(Event)> Keeper<F> {
         whole.map(|()| listening)
     }
 
-    fn attribute(&mut self, mut inodes: Vec<u32>) {
-        if inodes.is_empty() || !self.holders.may_look(Instant::now()) {
+    /// Looks for holders: among all processes, or, as that is dear, among those that held sockets before.
+    fn attribute(&mut self) {
+        let mut inodes = lock(&self.shared.known).unattributed(LOOKED_FOR);
+        let now = Instant::now();
+        if inodes.is_empty() {
             return;
         }
+        let found = if self.holders.may_look(now) {
+            self.holders.look(inodes.iter().copied())
+        } else if self.holders.may_glance(now) {
+            let found = self.holders.glance(inodes.iter().copied());
+            inodes.retain(|inode| found.contains_key(inode));
+            found
+        } else {
+            return;
+        };
         inodes.sort_unstable();
-        let found = self.holders.look(inodes.iter().copied());
         lock(&self.shared.known).attribute(&inodes, &found, Unseen::NotVisible);
     }
 

@@ -95,6 +95,24 @@ fn a_look_is_not_had_again_before_a_hundred_times_as_long() {
 }
 
 #[test]
+fn a_glance_sees_who_held_a_socket_before_and_nobody_else_and_has_its_own_pause() {
+    let proc = Proc::new();
+    proc.add(7, "/bin/a", "mnt:[1]", &[70, 71]);
+    proc.add(8, "/bin/b", "mnt:[1]", &[80]);
+    let mut holders = proc.holders();
+    assert!(holders.glance([70]).is_empty(), "nobody is known");
+    holders.look([70]);
+    let before = holders.next;
+    let found = holders.glance([71, 80]);
+    assert_eq!((found.len(), found[&71].pid), (1, 7));
+    assert_eq!(holders.next, before);
+    let next = holders.next_glance.expect("a time");
+    assert!(!holders.may_glance(next - Duration::from_nanos(1)) && holders.may_glance(next));
+    fs::remove_dir_all(proc.0.path().join("7")).unwrap();
+    assert!(holders.glance([71]).is_empty(), "it is gone");
+}
+
+#[test]
 fn whoever_hides_or_is_gone_is_passed_over() {
     let proc = Proc::new();
     proc.add(7, "/bin/a", "mnt:[1]", &[70]);

@@ -232,6 +232,8 @@ enum Act {
     Meet(prop::sample::Index),
     /// The listing comes to its end, which all live sockets were met for, and is folded in.
     List,
+    /// Between listings, all live sockets are met and folded in.
+    Glance,
     /// So many notifications are folded in.
     Hear(u8),
     /// All that wait are lost.
@@ -248,6 +250,7 @@ fn act(loses: bool) -> impl Strategy<Value = Act> {
         4 => any::<prop::sample::Index>().prop_map(Act::End),
         3 => any::<prop::sample::Index>().prop_map(Act::Meet),
         2 => Just(Act::List),
+        2 => Just(Act::Glance),
         3 => any::<u8>().prop_map(|most| Act::Hear(most % 4)),
         lose => Just(Act::Lose),
         1 => any::<Duration>().prop_map(Act::Jump),
@@ -309,6 +312,8 @@ impl Played {
                 }
             }
             Act::List => self.list(),
+            Act::Glance if self.met.is_some() => {}
+            Act::Glance => self.meet(self.live.clone()),
             Act::Hear(most) => self.hear(usize::from(*most)),
             Act::Lose => {
                 self.waiting.clear();
@@ -330,13 +335,17 @@ impl Played {
         for (cookie, counts) in &self.live {
             met.entry(*cookie).or_insert(*counts);
         }
+        self.meet(met);
+        let changes = self.known.finish(true);
+        self.tell(changes);
+        self.goes(Duration::from_secs(60));
+    }
+
+    fn meet(&mut self, met: BTreeMap<u64, (u64, u64)>) {
         for (cookie, (sent, received)) in met {
             let change = self.known.listed(Protocol::Tcp, &socket(cookie, 443, sent, received), self.now);
             self.tell(change.into_iter().collect());
         }
-        let changes = self.known.finish(true);
-        self.tell(changes);
-        self.goes(Duration::from_secs(60));
     }
 
     fn goes(&mut self, every: Duration) {
