@@ -1,16 +1,20 @@
 //! Every flow of the task is seen, whoever makes it and whether or not it asks the proxy; and what the policy says of those that
 //! go around is done. In a network of its own, with an outside that anybody inside may reach.
 
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::outside::NAMESERVER;
+use crate::support::egret::follow as lines_of;
+use crate::support::outside::{NAMESERVER, whole};
 use crate::support::programs::require;
 use crate::support::{Egret, Outside, Program, documented, eventually, fields, run_egret};
 
 const EGRET: &str = env!("CARGO_BIN_EXE_egret");
+
+/// Signals (signal(7)).
+const STOP: i32 = 19;
+const CONTINUE: i32 = 18;
 
 /// No privilege.
 const PLAIN: [&str; 3] = ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"];
@@ -180,6 +184,72 @@ fn many_flows_are_few_lines_and_add_up() {
 }
 
 #[test]
+fn a_flow_that_lives_is_told_again_and_again_and_its_bytes_once() {
+    let Some(outside) = Outside::new() else { return };
+    let egret = outside.egret(POLICY).arg("--flows=1").start();
+    let held = Held::echo(&outside);
+    let goes = egret.event("around", |event| event["state"] == "goes" && event["bytes_up"].as_u64() > Some(0));
+    assert_eq!((&goes["address"], goes["bytes_up"].as_u64(), goes["connections"].as_u64()), (&ECHO.into(), Some(5), Some(0)));
+    egret.event("around", |event| event["state"] == "goes" && event["bytes_up"].as_u64() == Some(0));
+    drop(held);
+    egret.metric_becomes("egret_flows_total", &[("way", "around")], 1.0);
+    egret.stop();
+    let lines = egret.events("around");
+    let sum = |key: &str| lines.iter().filter_map(|line| line[key].as_u64()).sum::<u64>();
+    assert_eq!((sum("connections"), sum("bytes_up")), (1, 5), "{lines:#?}");
+}
+
+/// While egret stands still nobody reads what the kernel tells.
+#[test]
+fn a_full_queue_of_the_kernel_is_a_gap_and_what_is_gone_meanwhile_has_ended() {
+    let Some(outside) = Outside::new() else { return };
+    let egret = outside.egret(POLICY).start();
+    let held = Held::python(&outside, &format!("s = socket.create_connection(('{WEB}', 80))"));
+    around(&egret, WEB, 80);
+    egret.signal(STOP);
+    // Until the kernel says that it dropped one: column 8 of the sockets of protocol 4, sock_diag.
+    let script = format!(
+        "import socket
+def dropped():
+    rows = [row.split() for row in open('/proc/net/netlink')]
+    return any(row[1] == '4' and int(row[8]) for row in rows[1:])
+while not dropped():
+    for _ in range(100): socket.create_connection(('{ECHO}', {ECHO_PORT})).close()"
+    );
+    let ran = outside.program("python3").args(["-c", &script]).run();
+    drop(held);
+    egret.signal(CONTINUE);
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    egret.event("gap", |event| event["section"] == "flows" && event["cause"] == "kernel_queue");
+    assert!(egret.metric("egret_flows_gaps_total", &[("cause", "kernel_queue")]) > 0.0);
+    let end = ended(&egret, "around", WEB);
+    assert!(["gone", "final"].contains(&end["end"].as_str().expect("a word")), "{end:#}");
+}
+
+#[test]
+fn where_nobody_was_before_another_policy_is_new() {
+    let Some(outside) = Outside::new() else { return };
+    let egret = outside.egret(POLICY).start();
+    curl(&outside, &[&format!("http://{WEB}/")]);
+    assert_eq!(ended(&egret, "around", WEB)["new"], false, "a task begins with everything");
+    egret.rewrite_policy(&whole(&format!("{POLICY}direct: [10.9.9.9]\n")));
+    egret.event("policy", |event| event["result"] == "loaded");
+    for address in [WEB, ECHO] {
+        curl(&outside, &[&format!("http://{address}/")]);
+    }
+    assert_eq!(ended(&egret, "around", ECHO)["new"], true);
+    egret.metric_becomes("egret_flows_total", &[("way", "around")], 3.0);
+    egret.stop();
+    let of_web = egret.events("around").into_iter().filter(|event| event["address"] == WEB);
+    assert_eq!(of_web.filter(|event| event["new"] == true).count(), 0);
+    let report: Value =
+        serde_json::from_str(&run_egret(["report", "-", "--output", "json"], &egret.stdout_lines().join("\n")).stdout)
+            .expect("JSON");
+    let marked: Vec<&Value> = report["trends"].as_array().expect("hours").iter().filter(|row| row["new"] == true).collect();
+    assert!(!marked.is_empty() && marked.iter().all(|row| row["host"] == ECHO), "{report:#}");
+}
+
+#[test]
 fn datagrams_are_seen_and_what_they_carry_shows_on_the_interfaces() {
     let Some(outside) = Outside::new() else { return };
     let egret = outside.egret(POLICY).start();
@@ -241,21 +311,28 @@ fn answers_lines_and_events_have_the_fields_that_the_pages_name() {
     assert_eq!(fields(&answer["ended"][0]), of_a_flow);
     let _held = Held::echo(&outside);
     for admin in [egret.admin().to_string(), "127.0.0.1:1".to_owned()] {
-        let mut line = first_followed(&outside, &admin);
-        assert_eq!(line.as_object_mut().expect("an object").remove("v"), Some(1.into()));
-        assert_eq!(fields(&line), of_a_flow);
+        for mut line in followed(&outside, &admin) {
+            assert_eq!(line.as_object_mut().expect("an object").remove("v"), Some(1.into()));
+            assert_eq!(fields(&line), of_a_flow);
+        }
     }
 }
 
-/// The first line that `egret flows --follow` prints for programs.
-fn first_followed(outside: &Outside, admin: &str) -> Value {
+/// What `egret flows --follow` prints for programs of a flow that lives, and of one that is there and gone.
+fn followed(outside: &Outside, admin: &str) -> [Value; 2] {
     let enter = outside.enter();
     let mut follow = Command::new(&enter[0]);
     follow.args(&enter[1..]).args([EGRET, "flows", "--follow", "--output", "json", "--admin", admin]);
     let mut follow = Held(follow.stdout(Stdio::piped()).spawn().expect("it starts"));
-    let mut line = String::new();
-    BufReader::new(follow.0.stdout.take().expect("it is piped")).read_line(&mut line).expect("a line");
-    serde_json::from_str(&line).expect("JSON")
+    let told = lines_of(follow.0.stdout.take());
+    let wait = |address: &str, has_ended: bool| {
+        let is_it = |flow: &Value| flow["address"] == address && (flow["state"] == "ended") == has_ended;
+        let find = |lines: &[String]| lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).find(is_it);
+        told.wait_for(find).unwrap_or_else(|| panic!("no such flow: {:#?}", told.all()))
+    };
+    let lives = wait(ECHO, false);
+    curl(outside, &[&format!("http://{WEB}/")]);
+    [lives, wait(WEB, true)]
 }
 
 #[test]
