@@ -55,4 +55,15 @@ mod tests {
         assert_eq!(of("/app/server", "udp"), Some(DATAGRAMS));
         assert_eq!(of("/", "tcp"), None);
     }
+
+    /// The matrix of clients is what was measured.
+    #[test]
+    fn whatever_goes_around_in_the_matrix_of_clients_has_advice_of_its_own() {
+        let rows = include_str!("../../docs/clients.md").lines().filter(|line| line.contains("| around |"));
+        let runtimes: Vec<&str> = rows.map(|row| row.split('|').nth(3).expect("the runtime").trim()).collect();
+        assert!(runtimes.contains(&"node") && runtimes.contains(&"php"), "{runtimes:?}");
+        for runtime in runtimes {
+            assert!(of(&format!("/usr/bin/{runtime}"), "tcp").is_some_and(|advice| advice != OTHERS), "{runtime}");
+        }
+    }
 }
