@@ -95,11 +95,33 @@ async fn tunnel(
     slots.connection = Some(gateway.place()?);
     let (request, shown) = who_and_what(client, via, asked, gateway, policy, record).await?;
     let mut permit = admit(policy, &request, record)?;
-    let addresses = resolve_and_vet(gateway, &mut permit, record).await?;
-    let upstream = dial(gateway, &addresses, record).await?;
+    // A client that may let the server speak first may also have said all that it has to say.
+    let must_speak = permit.protocol() != Protocol::Tcp && !peek::is_patient(&permit);
+    let reach = async {
+        let addresses = resolve_and_vet(gateway, &mut permit, record).await?;
+        dial(gateway, &addresses, record).await
+    };
+    let upstream = tokio::select! {
+        biased;
+        upstream = reach => upstream?,
+        () = gone(client, must_speak) => return Err(Fault::ClientGone.into()),
+    };
     reply::yes(client, via).await?;
     let flight = look(client, &upstream, &permit, shown, gateway, record, slots).await?;
     agree(permit, upstream, flight, record).await
+}
+
+/// Ends when the client has reset its connection, or has ended it where it would have to speak. What it says instead stays
+/// with it.
+async fn gone(client: &mut Client, must_speak: bool) {
+    if client.said.is_empty() {
+        match client.hear_or_end().await {
+            Ok(0) if must_speak => return,
+            Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+    std::future::pending().await
 }
 
 /// Looks at the first flight, if it has not been shown yet.

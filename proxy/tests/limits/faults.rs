@@ -1,11 +1,12 @@
 //! What others fail to do: resolvers and upstreams that never answer, clients that go, and a bug of ours.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use egret_policy::Protocol;
-use egret_proxy::{Close, Limits};
-use socket2::{Domain, Socket, Type};
+use egret_proxy::{Close, Limits, Stage};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -66,19 +67,49 @@ async fn r11_an_upstream_that_never_answers_is_let_go_by_the_idle_limit() {
 }
 
 #[tokio::test]
-async fn r13_a_client_that_vanishes_during_dns_or_dial_leaves_a_record_and_no_task() {
+async fn r13_a_client_that_vanishes_during_dns_or_dial_ends_them() {
     let (hole, _sockets) = black_hole(Ipv4Addr::LOCALHOST);
-    let names = vec![("silent.test", Entry::Silent), ("allowed.test", Entry::At(vec![Ipv4Addr::LOCALHOST.into()]))];
-    let scene = Scene::new(Limits { dns: SOON, connect_one: SOON, ..endless() }, Protocol::Tcp, names).await;
-    for (target, close) in
-        [("silent.test:443".to_owned(), "dns_timeout"), (format!("allowed.test:{}", hole.port()), "connect_timeout")]
-    {
+    let names = || vec![("silent.test", Entry::Silent), ("allowed.test", Entry::At(vec![Ipv4Addr::LOCALHOST.into()]))];
+    for (protocol, resets) in [(Protocol::Tls, false), (Protocol::Tls, true), (Protocol::Tcp, true), (Protocol::Any, true)] {
+        // No deadline would end them.
+        let scene = Scene::new(endless(), protocol, names()).await;
+        for (target, stage) in
+            [("silent.test:443".to_owned(), Stage::Resolve), (format!("allowed.test:{}", hole.port()), Stage::Connect)]
+        {
+            let asked = scene.asked.load(Ordering::Relaxed);
+            let mut client = scene.connect().await;
+            client.write_all(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes()).await.expect("sent");
+            if resets {
+                // A reset overtakes what was said before.
+                while scene.asked.load(Ordering::Relaxed) == asked {
+                    tokio::task::yield_now().await;
+                }
+                SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a socket takes the option");
+            }
+            drop(client);
+            let record = scene.record().await;
+            assert_eq!((record.close, record.stage), (Close::Fault("client_gone"), stage), "{protocol:?} {resets}");
+        }
+        scene.all_ended().await;
+    }
+}
+
+#[tokio::test]
+async fn r13_a_client_that_has_said_all_before_the_answer_still_hears_a_server_that_speaks_first() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let target = format!("allowed.test:{}", listener.local_addr().expect("an address").port());
+    for protocol in [Protocol::Tcp, Protocol::Any] {
+        let scene = Scene::local(endless(), protocol).await;
         let mut client = scene.connect().await;
         client.write_all(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes()).await.expect("sent");
-        drop(client);
-        assert_eq!(scene.record().await.close, Close::Fault(close));
+        client.shutdown().await.expect("a half-close");
+        let (mut upstream, _) = listener.accept().await.expect("egret dials");
+        upstream.write_all(b"220 hello\r\n").await.expect("sent");
+        drop(upstream);
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).await.expect("an orderly end");
+        assert!(heard.ends_with("\r\n\r\n220 hello\r\n"), "{protocol:?}: {heard}");
     }
-    scene.all_ended().await;
 }
 
 #[tokio::test]
@@ -104,6 +135,6 @@ async fn r12_a_refusal_waits_for_nobody() {
     let (answer, _) = scene.ask("denied.test:443").await;
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
     let record = scene.record().await;
-    assert_eq!((record.close, scene.asked.load(std::sync::atomic::Ordering::Relaxed)), (Close::Denied, 0));
+    assert_eq!((record.close, scene.asked.load(Ordering::Relaxed)), (Close::Denied, 0));
     assert!(record.duration < Duration::from_secs(10));
 }
