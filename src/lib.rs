@@ -7,6 +7,7 @@ pub mod config;
 mod settings;
 mod run;
 mod witness;
+mod workers;
 mod reload;
 mod shutdown;
 mod stop;

@@ -33,10 +33,8 @@ use crate::settings::{DEFAULT_ADMIN, DEFAULT_LISTEN, Settings, fixed};
 use crate::shutdown::Ending;
 use crate::stop::Stop;
 use crate::witness::Witness;
-use crate::{commands, flows, journal, metrics, settings};
+use crate::{commands, flows, journal, metrics, settings, workers};
 
-/// More threads than this gain nothing for a sidecar, and each costs memory.
-const MAX_THREADS: usize = 4;
 /// Live connections get this long to write their records once they were told to close.
 const CLOSING: Duration = Duration::from_secs(2);
 /// For the last listing of flows, and the last comparison of watched files.
@@ -54,11 +52,7 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
     // Before there are other threads.
     let found = if args.command.is_empty() { None } else { confinement::find(settings.confine) };
     let recorder = start_recorder()?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-    let mut builder =
-        if threads == 1 { tokio::runtime::Builder::new_current_thread() } else { tokio::runtime::Builder::new_multi_thread() };
-    let runtime =
-        builder.worker_threads(threads).enable_all().build().context("cannot start the runtime").map_err(Failure::Environment)?;
+    let runtime = workers::runtime().context("cannot start the runtime").map_err(Failure::Environment)?;
     let (journal, writer) = open_journal(&settings.journal, settings.journal_full)?;
     let outcome = runtime.block_on(live(settings, found, recorder, journal, &args.command));
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -137,6 +131,9 @@ async fn live(
     let (readiness, files, flows) = (Arc::clone(&stage.readiness), Arc::clone(&stage.files), Arc::clone(&stage.flows));
     let admin = Admin { prometheus, gateway, witness, readiness, listen, unserved, child, confinement, files, flows };
     tokio::spawn(admin::serve(listeners.admin, admin));
+    workers::serve(&stage.phase.gateway, &listeners.proxies, &stage.serving)
+        .context("cannot start a thread")
+        .map_err(Failure::Environment)?;
     for listener in listeners.proxies {
         tokio::spawn(Arc::clone(&stage.phase.gateway).serve(listener, stage.serving.clone()));
     }
