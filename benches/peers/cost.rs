@@ -78,6 +78,16 @@ fn others() -> f64 {
     machine() - seconds(std::process::id())
 }
 
+/// Processors that something else uses now.
+pub(crate) fn elsewhere_now() -> f64 {
+    let meter = Meter::start(None);
+    std::thread::sleep(GLANCE);
+    meter.read().elsewhere
+}
+
+/// Ten ticks.
+const GLANCE: Duration = Duration::from_millis(100);
+
 /// Resident memory of a family in KiB. Of several processes, pages that they share count once.
 pub(crate) fn resident(pid: u32) -> f64 {
     let family = family(pid);

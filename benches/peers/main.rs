@@ -32,7 +32,7 @@ mod wire;
 use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
@@ -40,6 +40,9 @@ use crate::options::{Options, USAGE};
 use crate::peers::{Peer, Setting};
 use crate::place::Cores;
 use crate::subjects::{Bench, SUBJECTS};
+
+/// How long all samples together wait for a machine that does nothing else.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -73,7 +76,8 @@ fn compare(options: &Options) -> anyhow::Result<()> {
     };
     let peers = chosen(options, &setting)?;
     let mut text = heading(&peers, &setting, options);
-    let mut bench = Bench { setting, peers, rounds: options.rounds, span: options.span, elsewhere: Vec::new() };
+    let (rounds, span, elsewhere) = (options.rounds, options.span, Vec::new());
+    let mut bench = Bench { setting, peers, rounds, span, elsewhere, patience: PATIENCE };
     print!("{text}");
     for subject in SUBJECTS.into_iter().filter(|subject| options.wants(subject)) {
         let table = bench.run(subject)?.print();

@@ -14,7 +14,7 @@ cargo bench --bench peers -- [OPTION]...
   --only NAME,…       these proxies (direct, egret, egret-socks, egret-sni, squid, …) instead of all that are installed
   --subject NAME,…    these subjects instead of all: holds, tunnels, bulk, http, idle, start, crowd
   --rounds N          rounds, which take turns between the proxies; 3 unless told
-  --seconds S         what is counted of each sample; 1 unless told
+  --seconds S         what is counted of each sample; 0.8 unless told
   --egret FILE        another egret than the one that was built for this
   --other FILE        a second one, to compare with: other, other-socks, other-sni
   --under 'WORDS'     words before egret's own, as of a profiler: 'perf record -g -o /tmp/egret.perf --'
@@ -35,7 +35,7 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn read(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
-        let span = Span { warm_up: Duration::from_millis(250), counted: Duration::from_secs(1) };
+        let span = Span { warm_up: Duration::from_millis(250), counted: Duration::from_millis(800) };
         let egret = PathBuf::from(env!("CARGO_BIN_EXE_egret"));
         let (only, subjects, under) = (Vec::new(), Vec::new(), Vec::new());
         let mut options = Self { only, subjects, rounds: 3, span, egret, other: None, under, save: false };

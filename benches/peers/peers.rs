@@ -149,7 +149,8 @@ pub(crate) const ALL: &[Peer] = &[
             ("privoxy.conf", include_str!("configs/privoxy.conf")),
             ("privoxy.action", include_str!("configs/privoxy.action")),
         ],
-        log: "privoxy.log",
+        // What it would write to its log file goes to standard error, as it is no daemon.
+        log: "privoxy.out",
         version: "--version",
         filters: true,
         ..NONE

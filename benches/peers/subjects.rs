@@ -1,9 +1,10 @@
 //! What is measured, and in which order: rounds take turns between the proxies, each of which is started anew for its sample.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::cost::elsewhere_now;
 use crate::load::{Span, bulk, http, idle, tunnels};
 use crate::peers::{Peer, Running, Setting};
 use crate::place::{OriginProcess, files_limit};
@@ -20,6 +21,8 @@ const FEW: usize = 5_000;
 const MANY: usize = 20_000;
 /// Rules of the policy whose loading is timed.
 const RULES: usize = 100;
+/// Processors that others may use while a sample is taken: what a machine at rest does.
+const CALM: f64 = 0.15;
 /// Starts for each round.
 const STARTS: usize = 5;
 
@@ -31,6 +34,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) span: Span,
     /// Processors that something else used, sample by sample.
     pub(crate) elsewhere: Vec<f64>,
+    /// How much longer samples wait, all together, for a machine that does nothing else.
+    pub(crate) patience: Duration,
 }
 
 /// One sample: figures for the columns, and how many records the proxy owes.
@@ -61,7 +66,8 @@ impl Bench<'_> {
             "tunnels" => self.cases("New tunnels", &tunnel_cases(), self.rounds),
             "bulk" => self.cases("Bulk", &bulk_cases(), self.rounds),
             "http" => self.cases("Plain HTTP, kept alive, 32 at a time", &http_cases(), self.rounds),
-            "idle" => self.cases("Memory", &idle_cases(), self.rounds.min(2)),
+            // Memory differs little from one time to the next.
+            "idle" => self.cases("Memory", &idle_cases(), 1),
             "start" => self.starts(),
             _ => self.cases("Throughput with many idle tunnels, and with none", &crowd_cases(), self.rounds),
         }
@@ -79,7 +85,7 @@ impl Bench<'_> {
                 column += case.columns.len();
             }
         }
-        if let Some(elsewhere) = median(&self.elsewhere[first..]).filter(|elsewhere| *elsewhere > 0.1) {
+        if let Some(elsewhere) = median(&self.elsewhere[first..]).filter(|elsewhere| *elsewhere > CALM) {
             table.note(format!("the machine was not calm: {elsewhere:.2} processors were busy with other things (median)"));
         }
         Ok(table)
@@ -100,7 +106,14 @@ impl Bench<'_> {
         Ok(())
     }
 
+    fn wait_for_calm(&mut self) {
+        let began = Instant::now();
+        while elsewhere_now() > CALM && began.elapsed() < self.patience {}
+        self.patience = self.patience.saturating_sub(began.elapsed());
+    }
+
     fn sample(&mut self, case: &Case, peer: &Peer, table: &mut Table) -> anyhow::Result<Vec<f64>> {
+        self.wait_for_calm();
         let running = peer.start(&self.setting)?;
         let sample = (case.take)(peer, &running, self.span)?;
         let records = running.end();
