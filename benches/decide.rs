@@ -1,5 +1,5 @@
 //! The pure parts: one decision over rule sets of growing size, against the two ways people would write it without an
-//! index, the loading of a large policy, and one ClientHello.
+//! index, the loading of a large policy, and what is read of clients.
 //!
 //! `cargo bench --bench decide`. On a shared 2-core machine, 2026-11, medians, at 10 / 1,000 / 100,000 / 1,000,000 rules:
 //!
@@ -15,14 +15,15 @@
 //! | a ClientHello; a CONNECT head | 148 ns; 377 ns |
 
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use egret::config;
 use egret::config::source::Text;
-use egret_policy::{Draft, Name, NamePattern, Policy, Request, RuleDraft, Surroundings, UnixTime};
+use egret_policy::{Draft, Flight, Name, NamePattern, Policy, Request, RuleDraft, Sni, Surroundings, UnixTime};
 use egret_proxy::wire::client_hello::Joiner;
-use egret_proxy::wire::http;
+use egret_proxy::wire::{Progress, framing, http, socks4, socks5};
 use globset::{Glob, GlobMatcher};
 
 const SIZES: [usize; 4] = [10, 1_000, 100_000, 1_000_000];
@@ -92,11 +93,45 @@ fn load(c: &mut Criterion) {
     });
 }
 
+/// The second and the third question: four answers of DNS, and the server name of a hello.
+fn permit(c: &mut Criterion) {
+    let policy = policy(1_000);
+    let request = Request::new("host0.example.test:443".parse().expect("a target"), policy.default_role(), UnixTime(0));
+    let mut permit = policy.admit(&request).expect("a permit");
+    let answers: Vec<IpAddr> = (1..=4).map(|n| IpAddr::from([8, 8, 8, n])).collect();
+    c.bench_function("vet 4 answers", |b| b.iter(|| permit.vet(black_box(&answers)).is_ok()));
+    let flight = Flight::Tls { sni: Sni::One("host0.example.test".parse().expect("a name")), ech: false };
+    c.bench_function("confirm", |b| b.iter(|| permit.confirm(black_box(&flight)).is_ok()));
+}
+
+/// Whatever clients say first, whole; a hello also as it comes in segments, and cut into records.
 fn read(c: &mut Criterion) {
+    let mut group = c.benchmark_group("read");
     let hello = client_hello("api.example.test");
-    c.bench_function("client_hello", |b| b.iter(|| Joiner::default().read(black_box(&hello))));
-    let head = b"CONNECT api.example.test:443 HTTP/1.1\r\nHost: api.example.test:443\r\nUser-Agent: curl/8\r\n\r\n";
-    c.bench_function("connect_head", |b| b.iter(|| http::connect(black_box(head))));
+    group.bench_function("client_hello", |b| b.iter(|| Joiner::default().read(black_box(&hello))));
+    group.bench_function("client_hello, 4 segments", |b| b.iter(|| in_segments(black_box(&hello))));
+    let records = in_records(&hello, 64);
+    group.bench_function("client_hello, records of 64", |b| b.iter(|| Joiner::default().read(black_box(&records))));
+    let connect = b"CONNECT api.example.test:443 HTTP/1.1\r\nHost: api.example.test:443\r\nUser-Agent: curl/8\r\n\r\n";
+    group.bench_function("connect_head", |b| b.iter(|| http::connect(black_box(connect))));
+    let get = b"GET http://api.example.test/ HTTP/1.1\r\nHost: api.example.test\r\nUser-Agent: curl/8\r\nAccept: */*\r\n\r\n";
+    group.bench_function("request_head", |b| b.iter(|| framing::request(black_box(get))));
+    let greeting = [5, 1, 0];
+    let request = [&[5, 1, 0, 3, 16], &b"api.example.test"[..], &[1, 187]].concat();
+    group.bench_function("socks5", |b| b.iter(|| (socks5::greeting(black_box(&greeting)), socks5::request(black_box(&request)))));
+    let request = [&[4, 1, 1, 187, 0, 0, 0, 1, 0][..], b"api.example.test\0"].concat();
+    group.bench_function("socks4a", |b| b.iter(|| socks4::request(black_box(&request))));
+}
+
+fn in_segments(hello: &[u8]) -> bool {
+    let mut joiner = Joiner::default();
+    (1..=4).map(|quarter| joiner.read(&hello[..hello.len() * quarter / 4])).any(|read| matches!(read, Progress::Done(..)))
+}
+
+/// The same handshake message in records of so many octets.
+fn in_records(hello: &[u8], octets: u8) -> Vec<u8> {
+    let record = |fragment: &[u8]| [&[22, 3, 1, 0, fragment.len() as u8], fragment].concat();
+    hello[5..].chunks(octets.into()).flat_map(record).collect()
 }
 
 /// The hello of a real rustls client.
@@ -111,5 +146,5 @@ fn client_hello(name: &str) -> Vec<u8> {
     bytes
 }
 
-criterion_group!(benches, admit, scan, globs, load, read);
+criterion_group!(benches, admit, scan, globs, load, permit, read);
 criterion_main!(benches);

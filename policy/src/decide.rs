@@ -2,6 +2,7 @@
 //! beats every allow rule; of the allow rules the most specific is reported; what no rule allows is denied. Audit turns
 //! a verdict on names into a note, and touches nothing else. The second and third are the permit's, in `permit`.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -67,10 +68,9 @@ impl Policy {
     /// The [`Denial`] for the client, the record and the metrics.
     pub fn admit(self: &Arc<Self>, request: &Request) -> Result<Permit, Denial> {
         if let Host::Address(address) = request.target.host {
-            self.refuse_own_listener(address, request.target.port, &request.target.to_string())?;
+            self.refuse_own_listener(address, request.target.port, &request.target)?;
         }
-        let denied =
-            self.deny_rule(request).map(|rule| (self.mode_of(rule, request.now), denied_by(rule, &request.target.to_string())));
+        let denied = self.deny_rule(request).map(|rule| (self.mode_of(rule, request.now), denied_by(rule, &request.target)));
         if let Some((Mode::Enforce, denial)) = denied {
             return Err(denial);
         }
@@ -149,11 +149,13 @@ impl Policy {
         if self.same_target(first, second) && demand(second) < demand(first) { second } else { first }
     }
 
-    fn entries<'a>(&'a self, host: &'a Host) -> Box<dyn Iterator<Item = Entry> + 'a> {
-        match host {
-            Host::Name(name) => Box::new(self.allow.names(name, &self.rules)),
-            Host::Address(address) => Box::new(self.allow.nets(*address)),
-        }
+    fn entries<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = Entry> + 'a {
+        let (name, address) = match host {
+            Host::Name(name) => (Some(name), None),
+            Host::Address(address) => (None, Some(*address)),
+        };
+        let names = name.into_iter().flat_map(|name| self.allow.names(name, &self.rules));
+        names.chain(address.into_iter().flat_map(|address| self.allow.nets(address)))
     }
 
     /// Why a rule that speaks of the host does not speak of this request.
@@ -173,7 +175,7 @@ impl Policy {
     #[must_use]
     pub fn denies(&self, request: &Request) -> Option<Denial> {
         let rule = self.deny_rule(request).filter(|rule| self.mode_of(rule, request.now) == Mode::Enforce)?;
-        Some(denied_by(rule, &request.target.to_string()))
+        Some(denied_by(rule, &request.target))
     }
 
     /// The deny rule that matches; one that enforces is taken before one in audit.
@@ -204,7 +206,7 @@ impl Policy {
     }
 
     /// Refuses egret's own sockets in every reading of the address: as it is, and as the IPv4 address it embeds.
-    pub(crate) fn refuse_own_listener(&self, address: IpAddr, port: u16, what: &str) -> Result<(), Denial> {
+    pub(crate) fn refuse_own_listener(&self, address: IpAddr, port: u16, what: &impl Display) -> Result<(), Denial> {
         let own = |ip| self.is_own_listener(ip, port);
         if own(address) || embedded(address).is_some_and(own) {
             let detail = format!("{what} is refused: this is egret itself");
@@ -218,7 +220,7 @@ impl Policy {
     }
 }
 
-pub(crate) fn denied_by(rule: &Rule, what: &str) -> Denial {
+pub(crate) fn denied_by(rule: &Rule, what: &impl Display) -> Denial {
     let detail = format!("{what} is denied by rule {}{}", rule.id(), note_of(rule));
     Denial::new(Reason::DenyRule, detail, "deny beats allow: remove or narrow that rule").by(Some(rule))
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The longest name in octets of its text form without a trailing dot (RFC 1035 section 2.3.4: 255 on the wire).
 const MAX_NAME: usize = 253;
@@ -16,8 +17,9 @@ const MAX_LABEL: usize = 63;
 /// Labels hold letters, digits, `-` and `_` (service names carry underscores), are 1 to 63 octets long, and the
 /// last one is not numeric, so that no text is both a name and some reader's idea of an IPv4 address (WHATWG URL,
 /// "ends in a number").
+/// Copies share their text: a decision takes several, and allocates for none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name(Box<str>);
+pub struct Name(Arc<str>);
 
 /// Why a text is not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +74,7 @@ impl Name {
         if is_numeric(last_label(text)) {
             return Err(NameError::Numeric);
         }
-        Ok(Self(text.to_ascii_lowercase().into_boxed_str()))
+        Ok(Self(text.to_ascii_lowercase().into()))
     }
 
     /// The normal form.

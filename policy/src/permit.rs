@@ -76,13 +76,11 @@ impl Permit {
             let mode = if self.policy.mode_at(self.now) == Mode::Audit { self.mode } else { Mode::Enforce };
             self.obey(mode, not_of_name(&self.target, address).by(self.rule()))?;
         }
-        let candidates: Vec<IpAddr> = match literal {
-            Some(address) => vec![address],
-            None => answers.iter().copied().take(MAX_ANSWERS).collect(),
-        };
+        let candidates = literal.as_ref().map_or(answers, std::slice::from_ref);
+        let candidates = &candidates[..candidates.len().min(MAX_ANSWERS)];
         let mut first_denial = None;
         let mut vetted = Vec::with_capacity(candidates.len());
-        for address in candidates {
+        for &address in candidates {
             match self.judge(address) {
                 Ok(()) => vetted.push(VettedAddr { socket: SocketAddr::new(address, self.target.port) }),
                 Err(denial) => drop(first_denial.get_or_insert(denial)),
@@ -93,11 +91,12 @@ impl Permit {
 
     fn judge(&mut self, address: IpAddr) -> Result<(), Denial> {
         let policy = Arc::clone(&self.policy);
-        let what = format!("{} at {address}", self.target);
-        policy.refuse_own_listener(address, self.target.port, &what).map_err(|denial| denial.by(self.rule()))?;
+        let own = policy.refuse_own_listener(address, self.target.port, &format_args!("{} at {address}", self.target));
+        own.map_err(|denial| denial.by(self.rule()))?;
         let as_address = self.as_request(address);
         if let Some(rule) = policy.first_deny(policy.deny_nets(address), &as_address) {
-            self.obey(policy.mode_of(rule, self.now), denied_by(rule, &what))?;
+            let denial = denied_by(rule, &format_args!("{} at {address}", self.target));
+            self.obey(policy.mode_of(rule, self.now), denial)?;
         }
         self.check_within(address)?;
         self.check_class(address)?;
@@ -231,9 +230,9 @@ impl Permit {
         let Sni::One(shown) = sni else { return Ok(()) };
         let target = Target { host: Host::Name(shown.clone()), port: self.target.port };
         let policy = Arc::clone(&self.policy);
-        let what = format!("{} with SNI {shown}", self.target);
         let Some(rule) = policy.deny_rule(&Request::new(target, self.role, self.now)) else { return Ok(()) };
-        self.obey(policy.mode_of(rule, self.now), denied_by(rule, &what))
+        let denial = denied_by(rule, &format_args!("{} with SNI {shown}", self.target));
+        self.obey(policy.mode_of(rule, self.now), denial)
     }
 
     fn refuse_flight(&mut self, reason: Reason, what: &str, help: &str) -> Result<(), Denial> {
