@@ -43,6 +43,8 @@ struct Sample {
     figures: Vec<f64>,
     owed: usize,
     elsewhere: f64,
+    /// What else is to be said.
+    note: Option<String>,
 }
 
 /// Samples that are taken alike.
@@ -121,6 +123,9 @@ impl Bench<'_> {
             let what = if records == 0 { "it keeps no log".to_owned() } else { format!("{records} records for {}", sample.owed) };
             table.note(format!("{}, {}: {what}", peer.name, case.columns[0]));
         }
+        if let Some(note) = sample.note {
+            table.note(format!("{}, {}: {note}", peer.name, case.columns[0]));
+        }
         self.elsewhere.push(sample.elsewhere);
         Ok(sample.figures)
     }
@@ -177,13 +182,11 @@ impl Bench<'_> {
 fn tunnel_cases() -> Vec<Case> {
     let case = |at_once: usize, pinned: bool| {
         let before = if pinned { format!("c={at_once}") } else { format!("unpinned c={at_once}") };
-        let columns =
-            ["/s", "set-up p50 µs", "p99 µs", "whole p99 µs", "CPU µs each", "failed"].map(|what| format!("{before}: {what}"));
+        let columns = ["/s", "set-up p50 µs", "p99 µs", "CPU µs"].map(|what| format!("{before}: {what}"));
         let take = move |peer: &Peer, running: &Running, span: Span| {
             let done = tunnels::measure(&peer.route(), running.pid(), at_once, span)?;
-            let latencies = [done.setup_p50, done.setup_p99, done.whole_p99];
-            let figures = [&[done.a_second][..], &latencies, &[done.cpu_each, done.failed as f64]].concat();
-            Ok(Sample { figures, owed: done.made, elsewhere: done.elsewhere })
+            let figures = vec![done.a_second, done.setup_p50, done.setup_p99, done.cpu_each];
+            Ok(Sample { figures, owed: done.made, elsewhere: done.elsewhere, note: done.failed })
         };
         Case { pinned, columns: columns.into(), fits: ALL, take: Box::new(take) }
     };
@@ -196,7 +199,7 @@ fn bulk_cases() -> Vec<Case> {
         let columns = ["Gbit/s", "CPU s per GiB"].map(|what| format!("{before}: {what}"));
         let take = move |peer: &Peer, running: &Running, span: Span| {
             let done = bulk::measure(&peer.route(), running.pid(), tunnels, span)?;
-            Ok(Sample { figures: vec![done.gbit, done.cpu_per_gib], owed: 0, elsewhere: done.elsewhere })
+            Ok(Sample { figures: vec![done.gbit, done.cpu_per_gib], owed: 0, elsewhere: done.elsewhere, note: None })
         };
         Case { pinned, columns: columns.into(), fits: ALL, take: Box::new(take) }
     };
@@ -211,7 +214,7 @@ fn http_cases() -> Vec<Case> {
             let web = peer.web().context("no plain HTTP")?;
             let done = http::measure(web, peer.host(), running.pid(), 32, span)?;
             let figures = vec![done.a_second, done.p50, done.p99, done.cpu_each, done.kept];
-            Ok(Sample { figures, owed: done.made, elsewhere: done.elsewhere })
+            Ok(Sample { figures, owed: done.made, elsewhere: done.elsewhere, note: None })
         };
         Case { pinned, columns: columns.into(), fits: |peer| peer.web().is_some(), take: Box::new(take) }
     };
@@ -231,7 +234,7 @@ fn idle_cases() -> Vec<Case> {
         let take = move |peer: &Peer, running: &Running, _: Span| {
             let proxy = running.pid().context("no proxy")?;
             let done = idle::measure(&peer.route(), proxy, count)?;
-            Ok(Sample { figures: vec![done.each, done.each_used, done.at_rest / 1024.0], owed: 0, elsewhere: 0.0 })
+            Ok(Sample { figures: vec![done.each, done.each_used, done.at_rest / 1024.0], owed: 0, elsewhere: 0.0, note: None })
         };
         Case { pinned: false, columns: columns.into(), fits: |peer| !peer.is_direct(), take: Box::new(take) }
     };
@@ -248,7 +251,7 @@ fn crowd_cases() -> Vec<Case> {
             let bulk = bulk::measure(&peer.route(), running.pid(), 8, span)?;
             idle::use_each(&kept)?;
             let elsewhere = f64::midpoint(new.elsewhere, bulk.elsewhere);
-            Ok(Sample { figures: vec![new.a_second, new.cpu_each, bulk.gbit], owed: 0, elsewhere })
+            Ok(Sample { figures: vec![new.a_second, new.cpu_each, bulk.gbit], owed: 0, elsewhere, note: None })
         };
         let fits = |peer: &Peer| peers::CROWD.contains(&peer.name);
         Case { pinned: true, columns: columns.into(), fits, take: Box::new(take) }

@@ -77,9 +77,8 @@ pub(crate) struct Tunnel {
     said: usize,
     heard: Vec<u8>,
     began: Instant,
-    /// When the proxy had said yes; when all had come.
+    /// When the proxy had said yes; where it says nothing of its own, when the far end's flight had come.
     pub(crate) setup: Duration,
-    pub(crate) whole: Duration,
 }
 
 impl Tunnel {
@@ -88,8 +87,7 @@ impl Tunnel {
         let began = Instant::now();
         let socket = dial(route.to).context("the proxy cannot be reached")?;
         let step = if route.request.is_empty() { Step::Hello } else { Step::Ask };
-        let none = Duration::ZERO;
-        let mut tunnel = Self { socket, step, said: 0, heard: Vec::new(), began, setup: none, whole: none };
+        let mut tunnel = Self { socket, step, said: 0, heard: Vec::new(), began, setup: Duration::ZERO };
         tunnel.speak(route)?;
         let wants = if tunnel.has_spoken(route) { Ready::IN } else { Ready::IN | Ready::OUT };
         poll.add(&tunnel.socket, wants | Ready::ET, token)?;
@@ -153,13 +151,8 @@ impl Tunnel {
         (self.step, self.said) = (next, 0);
         match next {
             Step::Hello => self.setup = self.age(),
-            Step::Proven => {
-                self.whole = self.age();
-                if route.request.is_empty() {
-                    self.setup = self.whole;
-                }
-            }
-            Step::Ask | Step::AskAgain => {}
+            Step::Proven if route.request.is_empty() => self.setup = self.age(),
+            Step::Proven | Step::Ask | Step::AskAgain => {}
         }
         self.speak(route)?;
         Ok(true)

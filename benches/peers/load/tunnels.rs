@@ -18,10 +18,10 @@ pub(crate) struct Measured {
     pub(crate) a_second: f64,
     pub(crate) setup_p50: f64,
     pub(crate) setup_p99: f64,
-    pub(crate) whole_p99: f64,
     /// Microseconds of the proxy's processor for each.
     pub(crate) cpu_each: f64,
-    pub(crate) failed: usize,
+    /// How many failed, and how the first did.
+    pub(crate) failed: Option<String>,
     pub(crate) elsewhere: f64,
     /// All that were made, those of the warm-up too: as many records as the proxy owes.
     pub(crate) made: usize,
@@ -33,7 +33,6 @@ struct Loop<'a> {
     slots: Vec<Option<Tunnel>>,
     buffer: Vec<u8>,
     setup: Vec<Duration>,
-    whole: Vec<Duration>,
     made: usize,
     failed: usize,
     why: Option<anyhow::Error>,
@@ -57,14 +56,12 @@ impl<'a> Loop<'a> {
     fn new(route: &'a Route, at_once: usize) -> anyhow::Result<Self> {
         let mut slots = Vec::new();
         slots.resize_with(at_once, || None);
-        let (setup, whole) = (Vec::new(), Vec::new());
-        let buffer = vec![0; 64 << 10];
-        Ok(Self { route, poll: Poll::new()?, slots, buffer, setup, whole, made: 0, failed: 0, why: None })
+        let (setup, buffer) = (Vec::new(), vec![0; 64 << 10]);
+        Ok(Self { route, poll: Poll::new()?, slots, buffer, setup, made: 0, failed: 0, why: None })
     }
 
     fn forget(&mut self) {
         self.setup.clear();
-        self.whole.clear();
         (self.failed, self.why) = (0, None);
     }
 
@@ -107,7 +104,6 @@ impl<'a> Loop<'a> {
             Ok(false) => {}
             Ok(true) => {
                 self.setup.push(tunnel.setup);
-                self.whole.push(tunnel.whole);
                 self.made += 1;
                 self.slots[token] = None;
                 self.begin(token);
@@ -135,7 +131,7 @@ impl<'a> Loop<'a> {
     }
 
     fn result(mut self, used: &Used) -> anyhow::Result<Measured> {
-        let count = self.whole.len();
+        let count = self.setup.len();
         if count == 0 {
             return Err(self.why.unwrap_or_else(|| anyhow::anyhow!("no tunnel")));
         }
@@ -143,9 +139,8 @@ impl<'a> Loop<'a> {
             a_second: count as f64 / used.time.as_secs_f64(),
             setup_p50: quantile(&mut self.setup, 0.5),
             setup_p99: quantile(&mut self.setup, 0.99),
-            whole_p99: quantile(&mut self.whole, 0.99),
             cpu_each: used.cpu * 1e6 / count as f64,
-            failed: self.failed,
+            failed: self.why.map(|why| format!("{} failed, the first so: {why:#}", self.failed)),
             elsewhere: used.elsewhere,
             made: self.made,
         })
