@@ -5,7 +5,8 @@
 //! measures egret and whichever of the peers in `peers.rs` are installed: Debian's `squid-openssl tinyproxy haproxy microsocks
 //! dante-server privoxy nginx-light libnginx-mod-stream sniproxy`, with `iproute2 util-linux`; others where a variable names them. As
 //! root all of them start; without, in a user namespace, those do that need no second user. It takes less than 15 minutes.
-//! `-- --only egret,squid --subject tunnels` takes seconds; `-- --help` says what else there is.
+//! `-- --only egret,squid --subject tunnels` takes seconds; `-- --help` says what else there is. Where others use the machine,
+//! `nice -n -10` before it helps; a table says how busy they were.
 //!
 //! Everything happens in a network of its own on loopback, where both ends (the generator here, the origin in a second process)
 //! have one processor and the proxy has another, or, unpinned, all have both. Rounds take turns between the proxies, each of
@@ -108,8 +109,12 @@ fn chosen(options: &Options, setting: &Setting) -> anyhow::Result<Vec<&'static P
     }
     let wanted = |peer: &&Peer| options.only.is_empty() || options.only.iter().any(|name| name == peer.name);
     let there = |peer: &&Peer| peer.is_direct() || peer.path(setting).is_some();
-    let peers: Vec<&Peer> = peers::ALL.iter().filter(wanted).filter(there).collect();
-    ensure!(!peers.is_empty(), "none of them is installed");
+    let (peers, missing): (Vec<&Peer>, Vec<&Peer>) = peers::ALL.iter().filter(wanted).partition(there);
+    let missing: Vec<&str> = missing.iter().filter(|peer| !peer.is_ours()).map(|peer| peer.name).collect();
+    ensure!(options.only.is_empty() || missing.is_empty(), "not installed: {}", missing.join(", "));
+    if !missing.is_empty() {
+        println!("Not installed, so not measured: {}.\n", missing.join(", "));
+    }
     Ok(peers)
 }
 
