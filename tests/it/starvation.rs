@@ -79,7 +79,7 @@ fn r05_idle_tunnels_cost_little_and_leave_nothing() {
     assert!(descriptors(&egret) >= 2 * count);
     let each = (kibibytes(&egret, "VmRSS").saturating_sub(memory)) as f64 / count as f64;
     println!("{count} idle tunnels: {each:.1} KiB each");
-    assert!(each < 24.0, "{each} KiB for each idle tunnel");
+    assert!(each < 12.0, "{each} KiB for each idle tunnel");
     assert_eq!(http_connect(egret.proxy(), "denied.test:443").response.status, 403, "others are served meanwhile");
     tunnels.into_iter().for_each(reset);
     egret.metric_becomes("egret_egress_connections_active", &[("via", "connect")], 0.0);
