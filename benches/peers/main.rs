@@ -6,7 +6,7 @@
 //! dante-server privoxy nginx-light libnginx-mod-stream sniproxy`, with `iproute2 util-linux`; others where a variable names them. As
 //! root all of them start; without, in a user namespace, those do that need no second user. It takes less than 15 minutes.
 //! `-- --only egret,squid --subject tunnels` takes seconds; `-- --help` says what else there is. Where others use the machine,
-//! `nice -n -10` before it helps; a table says how busy they were.
+//! `chrt -r 20` before it, once it is built, keeps them off; a table says how busy they were.
 //!
 //! Everything happens in a network of its own on loopback, where both ends (the generator here, the origin in a second process)
 //! have one processor and the proxy has another, or, unpinned, all have both. Rounds take turns between the proxies, each of

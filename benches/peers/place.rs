@@ -27,7 +27,11 @@ pub(crate) fn enter() -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         unshare.arg("--map-root-user");
     }
-    unshare.args(["--net", "--mount"]).arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
+    // Whatever runs when the bench is killed ends with it.
+    unshare
+        .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .arg(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1));
     Err(unshare.env(INSIDE, "1").exec()).context("no network of its own: unshare, of util-linux")
 }
 
