@@ -136,6 +136,7 @@ pub(crate) fn add(text: &str, format: Option<Format>, options: &Options) -> Resu
         warnings.append(&mut plan.warnings);
     }
     let added = apply(&clean, edits);
+    check_aliases(&documents, &added)?;
     match remove(&added, format) {
         Ok(back) if back == clean => Ok(Injected { text: added, warnings }),
         _ => Err(InjectError::refused(
@@ -143,6 +144,22 @@ pub(crate) fn add(text: &str, format: Option<Format>, options: &Options) -> Resu
             "is written in a way that egret could not restore",
             "format it anew (jq, yq), and try again",
         )),
+    }
+}
+
+/// An alias has to mean after it what it meant before: what stands there has not been asked for, or is egret's no more.
+fn check_aliases(before: &Documents, added: &str) -> Result<(), InjectError> {
+    let after = Documents::read(added)?;
+    let shared = |documents: &'_ Documents| {
+        let mut found = Vec::new();
+        documents.roots.iter().for_each(|root| root.meant_elsewhere(&mut found));
+        found.into_iter().cloned().collect::<Vec<Node>>()
+    };
+    let (before, after) = (shared(before), shared(&after));
+    let mut pairs = before.iter().zip(&after);
+    match pairs.find(|(one, other)| !restored::is_same(one, other)) {
+        Some((changed, _)) => Err(InjectError::shared(changed.meant_by.as_deref().unwrap_or_default())),
+        None => Ok(()),
     }
 }
 

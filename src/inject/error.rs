@@ -20,6 +20,13 @@ pub(crate) enum InjectError {
 }
 
 impl InjectError {
+    /// Something with an anchor, which this alias means.
+    pub(super) fn shared(alias: &str) -> Self {
+        let anchor = alias.replacen('*', "&", 1);
+        let why = format!("holds what egret would change, and {alias} means the same elsewhere, where it would change too");
+        Self::refused(format!("the anchor {anchor}"), why, format!("write out in the place of {alias} what it stands for"))
+    }
+
     pub(super) fn refused(place: impl Into<String>, why: impl Into<String>, help: impl Into<String>) -> Self {
         Self::Refused { place: place.into(), why: why.into(), help: help.into() }
     }

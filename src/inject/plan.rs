@@ -167,10 +167,6 @@ impl<'t> Plan<'t> {
             let why = "keys come from elsewhere (<<), and one written here would take their place";
             return Err(InjectError::refused(path.key(key).to_string(), why, format!("write `{key}` out here")));
         }
-        if map.anchored || there.is_some_and(|(_, value)| value.anchored) {
-            let why = "has an anchor, so that what is added here would show up elsewhere too";
-            return Err(InjectError::refused(path.key(key).to_string(), why, "write it out in place"));
-        }
         let step = if there.is_some() { format!("{side}{count}") } else { "=".to_owned() };
         self.note(&path.key(key), &step);
         match there {

@@ -26,6 +26,8 @@ pub(super) struct Node {
     pub(super) tag: Option<String>,
     /// May be meant by an alias elsewhere.
     pub(super) anchored: bool,
+    /// The alias that means it, as it is written: `*name`.
+    pub(super) meant_by: Option<String>,
     pub(super) value: Value,
 }
 
@@ -109,6 +111,19 @@ impl Node {
     /// Nothing written after the key.
     pub(super) fn is_absent(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, quoted: false } if text.is_empty() && self.tag.is_none())
+    }
+
+    /// Everything below that an alias means, itself included, in the order of the text.
+    pub(super) fn meant_elsewhere<'n>(&'n self, found: &mut Vec<&'n Self>) {
+        found.extend(self.meant_by.is_some().then_some(self));
+        match &self.value {
+            Value::List { items, .. } => items.iter().for_each(|item| item.meant_elsewhere(found)),
+            Value::Map { entries, .. } => entries.iter().for_each(|(key, value)| {
+                key.meant_elsewhere(found);
+                value.meant_elsewhere(found);
+            }),
+            Value::Scalar { .. } | Value::Alias => {}
+        }
     }
 
     /// A key that is written twice means one thing to one reader and another to the next.

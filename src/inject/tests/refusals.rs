@@ -83,9 +83,46 @@ fn values_that_are_functions_aliases_or_shared() {
     let function = "Resources:\n  T:\n    Type: AWS::ECS::TaskDefinition\n    Properties:\n      NetworkMode: awsvpc\n      ContainerDefinitions: !Ref X\n";
     says(&refused(function, &options("")), &["ContainerDefinitions", "written out"]);
     let project = SAMPLES[8].0;
-    says(&refused(&changed(project, "    environment:\n", "    environment: &all\n"), &web), &["environment", "anchor"]);
     let merged = changed(project, "    depends_on: [db]", "    <<: *logging");
     says(&refused(&merged, &web), &["depends_on", "<<"]);
+}
+
+#[test]
+fn what_an_alias_means_stays_what_it_was() {
+    let web = options("web");
+    let pod = |containers: &str, spec: &str, more: &str| {
+        format!(
+            "apiVersion: v1\nkind: List\nitems:\n- kind: Pod\n  apiVersion: v1\n  spec:{spec}\n    containers:{containers}\n{more}"
+        )
+    };
+    let (list, item) = ("\n    - name: web\n      image: a", "\n    - &a\n      name: web\n      image: a");
+    let thing = "- {kind: Thing, apiVersion: v1, spec: *a}\n";
+    for text in [
+        pod(&format!(" &a{list}"), "", thing),
+        pod(item, "", thing),
+        pod(list, " &a", thing),
+        pod(&format!("{list}\n      env: &a [{{name: B, value: b}}]"), "", thing),
+        pod(&format!("{list}\n      env: &a"), "", thing),
+        pod(" &a [{name: web, image: a}]", "", thing),
+        pod(list, "", "- *a\n").replace("- kind: Pod\n  apiVersion", "- &a\n  kind: Pod\n  apiVersion"),
+        changed(SAMPLES[8].0, "    environment:\n", "    environment: &a\n") + "x-b: *a\n",
+        changed(SAMPLES[8].0, "  web:\n", "  web: &a\n") + "x-b: {<<: *a}\n",
+        changed(SAMPLES[8].0, "services:\n", "services: &a\n") + "x-b: *a\n",
+    ] {
+        says(&refused(&text, &web), &["anchor &a", "*a means the same elsewhere", "help: write out in the place of *a"]);
+    }
+    // Only the value is replaced here.
+    let variables = "\n      env:\n      - {name: HTTPS_PROXY, value: &a \"http://corp\"}";
+    let replace = Options { replace: true, ..web.clone() };
+    says(&refused(&pod(&format!("{list}{variables}"), "", thing), &replace), &["anchor &a"]);
+    // What no alias means, in this document, is no obstacle; nor is what stays as it is.
+    for text in [
+        pod(&format!(" &a{list}"), "", ""),
+        pod(&format!(" &a{list}"), "", "---\n- *a\n"),
+        pod(&format!("{list}\n      args: &a [b]"), "", thing),
+    ] {
+        super::there_and_back(&text, &web);
+    }
 }
 
 #[test]

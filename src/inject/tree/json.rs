@@ -54,7 +54,7 @@ impl Reader<'_> {
             Some(_) => Value::Scalar { text: self.word()?, quoted: false },
             None => return Err(self.wrong("the JSON ends early")),
         };
-        Ok(Node { span: start..self.at, tag: None, anchored: false, value })
+        Ok(Node { span: start..self.at, tag: None, anchored: false, meant_by: None, value })
     }
 
     fn map(&mut self, depth: usize) -> Read<Value> {

@@ -1,5 +1,7 @@
 //! YAML with places, from the parser's events.
 
+use std::collections::HashMap;
+
 use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span, StrInput, StructureStyle};
 
 use super::super::error::InjectError;
@@ -7,17 +9,42 @@ use super::{MAX_DEPTH, Node, Value, line_of};
 
 /// Every document of the text that holds something.
 pub(super) fn read(text: &str) -> Result<Vec<Node>, InjectError> {
+    Reader { text, parser: parser(text), document: 0, aliases: aliases(text)? }.documents()
+}
+
+fn parser(text: &str) -> Parser<'_, StrInput<'_>> {
     let mut options = Options::default();
     options.emit_unresolved_aliases = true;
     options.set_emit_comments(false);
     options.flow_nesting_limit = MAX_DEPTH;
     options.block_nesting_limit = MAX_DEPTH;
-    Reader { text, parser: Parser::new_from_str_with_options(text, options) }.documents()
+    Parser::new_from_str_with_options(text, options)
+}
+
+/// Of an anchor the number of its document and its own.
+type Anchor = (usize, usize);
+
+/// The anchors that aliases mean, each with such an alias as it is written.
+fn aliases(text: &str) -> Read<HashMap<Anchor, String>> {
+    let (mut document, mut found) = (0, HashMap::new());
+    for event in parser(text) {
+        match event.map_err(|error| broken(&error))? {
+            (Event::DocumentStart(..), _) => document += 1,
+            (Event::Alias(id), span) => {
+                let written = span.byte_range().and_then(|range| text.get(range)).unwrap_or("*");
+                found.entry((document, id)).or_insert_with(|| written.trim().to_owned());
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
 }
 
 struct Reader<'t> {
     text: &'t str,
     parser: Parser<'t, StrInput<'t>>,
+    document: usize,
+    aliases: HashMap<Anchor, String>,
 }
 
 type Read<T> = Result<T, InjectError>;
@@ -37,7 +64,8 @@ impl<'t> Reader<'t> {
             let (event, span) = self.next()?;
             match event {
                 Event::StreamEnd => return Ok(roots),
-                Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
+                Event::DocumentStart(..) => self.document += 1,
+                Event::StreamStart | Event::DocumentEnd => {}
                 event => roots.push(self.node(event, &span, 0)?),
             }
         }
@@ -51,6 +79,7 @@ impl<'t> Reader<'t> {
         }
         let tag = event.tag().map(|tag| format!("{}{}", tag.handle(), tag.suffix()));
         let anchored = event.anchor_id().is_some();
+        let meant_by = event.anchor_id().and_then(|id| self.aliases.get(&(self.document, id))).cloned();
         let (value, end) = match event {
             // The parser writes `~` for what is not there.
             Event::Scalar(text, style, ..) => {
@@ -61,7 +90,7 @@ impl<'t> Reader<'t> {
             Event::MappingStart(style, ..) => self.map(style == StructureStyle::Flow, depth, end)?,
             _ => (Value::Alias, end),
         };
-        Ok(Node { span: start..end.max(start), tag, anchored, value })
+        Ok(Node { span: start..end.max(start), tag, anchored, meant_by, value })
     }
 
     fn list(&mut self, flow: bool, depth: usize, mut end: usize) -> Read<(Value, usize)> {
