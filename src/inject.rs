@@ -91,10 +91,12 @@ pub(crate) struct Injected {
 }
 
 /// One task, pod or project.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Scope<'n> {
     kind: Kind,
     root: &'n Node,
+    /// What people call it.
+    owner: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,14 +128,15 @@ pub(crate) fn add(text: &str, format: Option<Format>, options: &Options) -> Resu
     let mut edits = Vec::new();
     for scope in scopes(&documents, format)? {
         let mut plan = Plan::new(editor);
-        match scope.kind {
-            Kind::Task(case) => ecs::add(&mut plan, scope.root, case, options)?,
-            Kind::Containers => ecs::add_to_list(&mut plan, scope.root, options)?,
-            Kind::Pod => kubernetes::add(&mut plan, scope.root, options)?,
-            Kind::Project => compose::add(&mut plan, scope.root, options)?,
-        }
+        let added = match scope.kind {
+            Kind::Task(case) => ecs::add(&mut plan, scope.root, case, options),
+            Kind::Containers => ecs::add_to_list(&mut plan, scope.root, options),
+            Kind::Pod => kubernetes::add(&mut plan, scope.root, options),
+            Kind::Project => compose::add(&mut plan, scope.root, options),
+        };
+        added.map_err(|error| error.of(&scope.owner))?;
         edits.append(&mut plan.edits);
-        warnings.append(&mut plan.warnings);
+        warnings.extend(plan.warnings.iter().map(|warning| error::printable(&format!("{}: {warning}", scope.owner))));
     }
     let added = apply(&clean, edits);
     check_aliases(&documents, &added)?;
@@ -173,8 +176,9 @@ pub(crate) fn remove(text: &str, format: Option<Format>) -> Result<String, Injec
     let editor = Editor { text, style: &style };
     let mut edits = Vec::new();
     for scope in scopes(&documents, format)? {
-        if let Some((sidecar, record)) = remove::record_in(&containers(scope)) {
-            edits.extend(remove::edits(editor, scope.root, sidecar, record)?);
+        if let Some((sidecar, record)) = remove::record_in(&containers(&scope)) {
+            let taken = remove::edits(editor, scope.root, sidecar, record);
+            edits.extend(taken.map_err(|error| error.of(&scope.owner))?);
         }
     }
     if edits.is_empty() {
@@ -192,10 +196,10 @@ fn scopes(documents: &Documents, format: Option<Format>) -> Result<Vec<Scope<'_>
     let found: Vec<Scope<'_>> = match format {
         Format::Ecs => roots.filter_map(task).collect(),
         Format::Cloudformation => roots.flat_map(resources).collect(),
-        Format::Kubernetes => roots.flat_map(kubernetes::pods).map(|root| Scope { kind: Kind::Pod, root }).collect(),
-        Format::Compose => {
-            roots.filter(|root| root.get("services").is_some()).map(|root| Scope { kind: Kind::Project, root }).collect()
+        Format::Kubernetes => {
+            roots.flat_map(kubernetes::pods).map(|(owner, root)| Scope { kind: Kind::Pod, root, owner }).collect()
         }
+        Format::Compose => roots.filter(|root| root.get("services").is_some()).map(project).collect(),
     };
     if found.is_empty() { Err(InjectError::Nothing(format.what())) } else { Ok(found) }
 }
@@ -228,20 +232,32 @@ fn task(root: &Node) -> Option<Scope<'_>> {
     let root = root.get("taskDefinition").unwrap_or(root);
     let is_container = |item: &Node| item.get("image").is_some() && item.get("name").is_some();
     if root.get("containerDefinitions").is_some() {
-        return Some(Scope { kind: Kind::Task(Case::Lower), root });
+        let family = root.get("family").and_then(Node::text);
+        let owner = family.map_or_else(|| "the task definition".to_owned(), |family| format!("task family {family}"));
+        return Some(Scope { kind: Kind::Task(Case::Lower), root, owner });
     }
-    (!root.items().is_empty() && root.items().iter().all(is_container)).then_some(Scope { kind: Kind::Containers, root })
+    let owner = || "the bare list of containers".to_owned();
+    let is_list = !root.items().is_empty() && root.items().iter().all(is_container);
+    is_list.then(|| Scope { kind: Kind::Containers, root, owner: owner() })
 }
 
-fn resources(root: &Node) -> Vec<Scope<'_>> {
+fn project(root: &Node) -> Scope<'_> {
+    let owner = root.get("name").and_then(Node::text).map_or_else(|| "the project".to_owned(), |name| format!("project {name}"));
+    Scope { kind: Kind::Project, root, owner }
+}
+
+fn resources<'n>(root: &'n Node) -> Vec<Scope<'n>> {
     let all = root.get("Resources").map(Node::entries).unwrap_or_default().iter();
     let tasks = all.filter(|(_, resource)| resource.get("Type").and_then(Node::text) == Some("AWS::ECS::TaskDefinition"));
-    let properties = tasks.filter_map(|(_, resource)| resource.get("Properties"));
-    properties.map(|root| Scope { kind: Kind::Task(Case::Upper), root }).collect()
+    let scope = |(name, resource): &'n (Node, Node)| {
+        let owner = format!("resource {}", name.text().unwrap_or("without a name"));
+        Some(Scope { kind: Kind::Task(Case::Upper), root: resource.get("Properties")?, owner })
+    };
+    tasks.filter_map(scope).collect()
 }
 
 /// The containers of a scope with their names, if they have such.
-fn containers(scope: Scope<'_>) -> Vec<(&str, &Node)> {
+fn containers<'n>(scope: &Scope<'n>) -> Vec<(&'n str, &'n Node)> {
     let lists: Vec<&Node> = match scope.kind {
         Kind::Task(case) => scope.root.get(&case.key("containerDefinitions")).into_iter().collect(),
         Kind::Containers => vec![scope.root],

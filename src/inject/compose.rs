@@ -16,13 +16,13 @@ use super::{Delivery, FOLDERS, Options, WRAPPER};
 /// Adds egret to a project.
 pub(super) fn add(plan: &mut Plan<'_>, root: &Node, options: &Options) -> Result<(), InjectError> {
     let Some(services) = root.get("services").filter(|services| services.is_map() && !services.entries().is_empty()) else {
-        return Err(InjectError::refused("services", "is no mapping that is written out", "write the services out"));
+        return Err(InjectError::refused("`services`", "is no mapping that is written out", "write the services out"));
     };
     let names: Vec<Option<&str>> = services.entries().iter().map(|(name, _)| name.text()).collect();
-    options.check_names(&names)?;
+    options.check_names("service", &names)?;
     if options.containers.is_empty() && names.len() > 1 {
         let help = format!("name the apps by --container: {}", names.iter().flatten().copied().collect::<Vec<_>>().join(", "));
-        return Err(InjectError::refused("services", "holds several, and not all of them may be apps", help));
+        return Err(InjectError::refused("`services`", "holds several, and not all of them may be apps", help));
     }
     let place = Path::default().key("services");
     let apps: Vec<(&str, &Node)> = services
@@ -54,14 +54,14 @@ struct Project<'a> {
 impl Project<'_> {
     fn app(&self, plan: &mut Plan<'_>, path: &Path, name: &str, service: &Node) -> Result<(), InjectError> {
         if !service.is_map() {
-            return Err(InjectError::refused(path.to_string(), "is no service that is written out", "write it out"));
+            return Err(InjectError::refused(path.shown(), "is no service that is written out", "write it out"));
         }
         if let Some(mode) = service.get("network_mode").filter(|_| !self.options.wrap) {
             let why = format!(
                 "has network_mode {}, so that it would not find egret by its name",
                 mode.text().unwrap_or("(a function)")
             );
-            return Err(InjectError::refused(path.to_string(), why, "take network_mode away"));
+            return Err(InjectError::refused(path.shown(), why, "take network_mode away"));
         }
         if self.options.wrap {
             self.wrap(plan, path, name, service)?;
@@ -101,6 +101,10 @@ impl Project<'_> {
         let Some((key, list)) = there.filter(|(_, list)| list.is_list()) else {
             return plan.enter(service, path, "depends_on", vec![egret]);
         };
+        if list.items().iter().any(|item| item.text().is_none()) {
+            let why = "has an item that is not written out, which egret cannot keep in the long form";
+            return Err(InjectError::refused(path.key("depends_on").shown(), why, "write the name out in place"));
+        }
         let others = list.items().iter().filter_map(Node::text).map(|name| on(name, "service_started"));
         let all = New::Map(others.chain([egret]).collect());
         plan.replace_list(key, list, &path.key("depends_on"), &all);
@@ -114,7 +118,9 @@ impl Project<'_> {
                 plan.prepend(service, path, "entrypoint", New::words(WRAPPER))?;
             }
             None => {
-                let words = self.options.entrypoint(Some(name)).ok_or_else(|| unknown_entrypoint(Some(name), "entrypoint"))?;
+                let words = self.options.entrypoint(Some(name)).ok_or_else(|| {
+                    unknown_entrypoint("service", Some(name), "entrypoint", ("command", service.get("command")))
+                })?;
                 plan.prepend(
                     service,
                     path,
@@ -124,16 +130,16 @@ impl Project<'_> {
             }
             Some(_) => {
                 let help = "write it as a list: entrypoint: [\"/app/server\"]";
-                return Err(InjectError::refused(path.key("entrypoint").to_string(), "is no list", help));
+                return Err(InjectError::refused(path.key("entrypoint").shown(), "is no list", help));
             }
         }
         let mut mounts = vec![New::text(format!("{}:{}:ro", FOLDERS[0].0, FOLDERS[0].1))];
         match &self.options.policy {
             Delivery::Volume(folder) => mounts.push(policy_mount(folder)),
-            Delivery::Secret(_) => {
+            Delivery::Secret(name) => {
                 let help = "deliver the policy by --policy or --policy-volume";
                 return Err(InjectError::refused(
-                    "--policy-secret",
+                    format!("secret {name}"),
                     "is a file in Compose, which --wrap has no place to name",
                     help,
                 ));

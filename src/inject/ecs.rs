@@ -43,14 +43,14 @@ impl Case {
 pub(super) fn add(plan: &mut Plan<'_>, root: &Node, case: Case, options: &Options) -> Result<(), InjectError> {
     check_task(plan, root, case)?;
     let key = case.key("containerDefinitions");
+    let path = Path::default();
     let Some(list) = root.get(&key).filter(|list| list.is_list()) else {
         return Err(InjectError::refused(
-            key,
+            path.key(&key).shown(),
             "is no list that is written out",
             "write the containers out in place of the function",
         ));
     };
-    let path = Path::default();
     let task = Task { case, options, list, place: path.key(&key), needs_memory: root.get(&case.key("memory")).is_none() };
     task.apps(plan)?;
     if options.wrap {
@@ -67,10 +67,10 @@ pub(super) fn add(plan: &mut Plan<'_>, root: &Node, case: Case, options: &Option
 /// Adds egret to containers whose task is elsewhere.
 pub(super) fn add_to_list(plan: &mut Plan<'_>, list: &Node, options: &Options) -> Result<(), InjectError> {
     if options.wrap {
-        let why = "is a list of containers, and --wrap needs a volume of the task";
-        return Err(InjectError::refused("the text", why, "give the whole task definition"));
+        let why = "is not shown, and --wrap needs a volume of it";
+        return Err(InjectError::refused("the task", why, "give the whole task definition"));
     }
-    plan.warnings.push("a list of containers does not show its task: it has to have `networkMode: awsvpc`".to_owned());
+    plan.warnings.push("the task is not shown; it has to have `networkMode: awsvpc`".to_owned());
     let task = Task { case: Case::Lower, options, list, place: Path::default(), needs_memory: false };
     task.apps(plan)?;
     plan.note(&task.place, "+1");
@@ -82,7 +82,11 @@ pub(super) fn add_to_list(plan: &mut Plan<'_>, list: &Node, options: &Options) -
 fn check_task(plan: &mut Plan<'_>, root: &Node, case: Case) -> Result<(), InjectError> {
     let family = root.at(&[&case.key("runtimePlatform"), &case.key("operatingSystemFamily")]).and_then(Node::text);
     if family.is_some_and(|family| family.starts_with("WINDOWS")) {
-        return Err(InjectError::refused("runtimePlatform", "is Windows, and egret is for Linux", "leave this task as it is"));
+        return Err(InjectError::refused(
+            "the operating system",
+            "is Windows, and egret is for Linux",
+            "leave this task as it is",
+        ));
     }
     let mode = root.get(&case.key("networkMode"));
     match mode.map(|mode| mode.text()) {
@@ -117,18 +121,22 @@ impl Task<'_> {
     fn apps(&self, plan: &mut Plan<'_>) -> Result<(), InjectError> {
         let containers = self.list.items();
         if let Some(odd) = containers.iter().position(|container| !container.is_map()) {
-            let place = self.place.item(None, odd).to_string();
+            let place = self.place.item(None, odd).shown();
             return Err(InjectError::refused(
                 place,
                 "is no container that is written out",
                 "write it out in place of the function",
             ));
         }
-        self.options.check_names(&containers.iter().map(name_of).collect::<Vec<_>>())?;
+        self.options.check_names("container", &containers.iter().map(name_of).collect::<Vec<_>>())?;
         check_ports(&self.ports(), self.options)?;
         let meant: Vec<(usize, &Node)> = containers.iter().enumerate().filter(|(_, one)| self.is_app(one)).collect();
         if meant.is_empty() {
-            return Err(InjectError::refused("the task", "has no container that could go through egret", "see --container"));
+            return Err(InjectError::refused(
+                "the list of containers",
+                "has none that could go through egret; log routers start before it",
+                "add the app's container, or name a router by --container",
+            ));
         }
         check_wrapped(meant.len(), self.options)?;
         meant.into_iter().try_for_each(|(index, container)| self.app(plan, index, container))
@@ -174,10 +182,12 @@ impl Task<'_> {
         let key = self.key("entryPoint");
         let given = self.options.entrypoint(name);
         if container.get(&key).is_some_and(|list| !list.items().is_empty()) {
-            plan.warnings.extend(given.map(|_| format!("{path}: the definition has an {key}, which goes before --entrypoint")));
+            plan.warnings
+                .extend(given.map(|_| format!("{}: the definition has an {key}, which goes before --entrypoint", path.shown())));
             plan.prepend(container, path, &key, New::words(WRAPPER))?;
         } else {
-            let words = given.ok_or_else(|| unknown_entrypoint(name, &key))?;
+            let own = self.key("command");
+            let words = given.ok_or_else(|| unknown_entrypoint("container", name, &key, (&own, container.get(&own))))?;
             plan.prepend(container, path, &key, New::words(WRAPPER.into_iter().chain(words.iter().map(String::as_str))))?;
         }
         let mut mounts = vec![self.mount(FOLDERS[0].0, FOLDERS[0].1, true)];
@@ -254,7 +264,7 @@ impl Task<'_> {
         match &self.options.policy {
             Delivery::Volume(volume) if named(root.get(&self.key("volumes")), volume).is_none() => {
                 let help = "define it (an EFS volume with policy.yaml), or deliver the policy by --policy or --policy-secret";
-                Err(InjectError::refused(format!("volume {volume}"), "is not defined in the task", help))
+                Err(InjectError::refused(format!("volume {volume}"), "is not defined there", help))
             }
             _ => Ok(()),
         }

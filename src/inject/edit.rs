@@ -8,7 +8,6 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::error::InjectError;
 use super::restored::Fits;
 use super::tree::{Node, Value};
 use super::write::{New, Style, line_start};
@@ -65,27 +64,23 @@ impl Editor<'_> {
         self.after_line(colon, &self.style_below(colon).below(new, &indent), depth)
     }
 
-    /// New items before the first one of a list.
-    pub(super) fn prepend_items(&self, list: &Node, items: &[New], depth: usize) -> Result<Edit, InjectError> {
-        let Some(first) = list.items().first() else { return Ok(self.append_items(list, items, depth)) };
+    /// New items before the first one of a list; `None` where that begins within another's line.
+    pub(super) fn prepend_items(&self, list: &Node, items: &[New], depth: usize) -> Option<Edit> {
+        let Some(first) = list.items().first() else { return Some(self.append_items(list, items, depth)) };
         if list.is_flow() {
             let lines = self.own_line(list, first);
             let comma = self.style.comma(lines);
             let insert = items.iter().map(|item| self.style.flow(item, lines) + &comma).collect();
-            return Ok(Edit { range: first.span.start..first.span.start, insert, depth, lines: false, fits: None });
+            return Some(Edit { range: first.span.start..first.span.start, insert, depth, lines: false, fits: None });
         }
         let dash = self.dash(list, 0);
         let (start, _) = line_start(self.text, dash);
         let indent = &self.text[start..dash];
         if !indent.trim().is_empty() {
-            return Err(InjectError::refused(
-                "a list",
-                "begins within another's line",
-                "put its first dash on a line of its own",
-            ));
+            return None;
         }
         let insert = items.iter().map(|item| self.style.block_item(item, indent)).collect();
-        Ok(Edit { range: start..start, insert, depth, lines: false, fits: None })
+        Some(Edit { range: start..start, insert, depth, lines: false, fits: None })
     }
 
     /// Another value in place of this one, which is a scalar or stands in brackets.

@@ -14,7 +14,7 @@ use super::write::New;
 use super::{Delivery, FOLDERS, Options, WRAPPER};
 
 /// The specifications of the pods of a document.
-pub(super) fn pods(root: &Node) -> Vec<&Node> {
+pub(super) fn pods(root: &Node) -> Vec<(String, &Node)> {
     let path: &[&str] = match root.get("kind").and_then(Node::text) {
         Some("Pod") => &["spec"],
         Some("Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ReplicationController" | "Job") => {
@@ -24,7 +24,18 @@ pub(super) fn pods(root: &Node) -> Vec<&Node> {
         Some("List") => return root.get("items").map(Node::items).unwrap_or_default().iter().flat_map(pods).collect(),
         _ => return Vec::new(),
     };
-    root.at(path).into_iter().collect()
+    root.at(path).map(|pod| (owner(root), pod)).into_iter().collect()
+}
+
+/// What people call it: `Deployment shop`, `Job batch/sum`.
+fn owner(root: &Node) -> String {
+    let text = |path: &[&str]| root.at(path).and_then(Node::text);
+    let kind = text(&["kind"]).unwrap_or("Pod");
+    match (text(&["metadata", "namespace"]), text(&["metadata", "name"]).or(text(&["metadata", "generateName"]))) {
+        (Some(space), Some(name)) => format!("{kind} {space}/{name}"),
+        (None, Some(name)) => format!("{kind} {name}"),
+        (_, None) => format!("a {kind} without a name"),
+    }
 }
 
 /// Adds egret to a pod.
@@ -38,7 +49,7 @@ pub(super) fn add(plan: &mut Plan<'_>, root: &Node, options: &Options) -> Result
             items.map(|(index, one)| (Path::default().key(key).item(name_of(one), index), one)).collect::<Vec<_>>()
         })
         .collect();
-    options.check_names(&all.iter().map(|(_, one)| name_of(one)).collect::<Vec<_>>())?;
+    options.check_names("container", &all.iter().map(|(_, one)| name_of(one)).collect::<Vec<_>>())?;
     check_ports(&ports(&all), options)?;
     // An app that is wrapped is started by its own egret; what runs before it is not.
     let is_app = |one: &Node| {
@@ -56,15 +67,15 @@ fn check_pod(root: &Node) -> Result<(), InjectError> {
     let is_windows = root.at(&["os", "name"]).and_then(Node::text) == Some("windows")
         || root.at(&["nodeSelector", "kubernetes.io/os"]).and_then(Node::text) == Some("windows");
     if is_windows {
-        return Err(InjectError::refused("the pod", "is for Windows, and egret is for Linux", "leave it as it is"));
+        return Err(InjectError::refused("the operating system", "is Windows, and egret is for Linux", "leave it as it is"));
     }
     if root.get("hostNetwork").and_then(Node::text) == Some("true") {
-        let why = "has the network of its node, where egret would listen for everybody";
-        return Err(InjectError::refused("the pod", why, "take `hostNetwork: true` away"));
+        let why = "is true, so that egret would listen on its node's network, for everybody there";
+        return Err(InjectError::refused("`hostNetwork`", why, "take `hostNetwork: true` away"));
     }
     match root.get("containers") {
         Some(list) if !list.items().is_empty() && list.items().iter().all(Node::is_map) => Ok(()),
-        _ => Err(InjectError::refused("containers", "is no list that is written out", "write the containers out")),
+        _ => Err(InjectError::refused("`containers`", "is no list of containers that is written out", "write them out in place")),
     }
 }
 
@@ -102,7 +113,10 @@ impl Pod<'_> {
         if container.get("command").is_some_and(|list| !list.items().is_empty()) {
             plan.prepend(container, path, "command", New::words(WRAPPER))?;
         } else {
-            let words = self.options.entrypoint(name).ok_or_else(|| unknown_entrypoint(name, "command"))?;
+            let words = self
+                .options
+                .entrypoint(name)
+                .ok_or_else(|| unknown_entrypoint("container", name, "command", ("args", container.get("args"))))?;
             plan.prepend(container, path, "command", New::words(WRAPPER.into_iter().chain(words.iter().map(String::as_str))))?;
         }
         let mut mounts = vec![mount(FOLDERS[0], true)];

@@ -32,6 +32,11 @@ impl Path {
         }
     }
 
+    /// For messages.
+    pub(super) fn shown(&self) -> String {
+        format!("`{self}`")
+    }
+
     fn depth(&self) -> usize {
         self.0.len()
     }
@@ -97,7 +102,7 @@ impl<'t> Plan<'t> {
         match self.prepare(map, path, key, items.len(), '^', Node::is_list)? {
             There::Not => self.append(map, path, key, New::List(items)),
             There::Empty(name, node) => self.fill(name, node, path, &New::List(items)),
-            There::Is(list) => self.edits.push(self.editor.prepend_items(list, &items, path.depth() + 1)?),
+            There::Is(list) => self.put_before(list, &items, &path.key(key))?,
         }
         Ok(())
     }
@@ -126,9 +131,18 @@ impl<'t> Plan<'t> {
             }
             There::Is(list) => {
                 let item = make(self);
-                self.edits.push(self.editor.prepend_items(list, &[item], path.depth() + 1)?);
+                self.put_before(list, &[item], &path.key(key))?;
             }
         }
+        Ok(())
+    }
+
+    fn put_before(&mut self, list: &Node, items: &[New], path: &Path) -> Result<(), InjectError> {
+        let edit = self.editor.prepend_items(list, items, path.depth()).ok_or_else(|| {
+            let help = "put its first dash on a line of its own";
+            InjectError::refused(path.shown(), "begins within another's line, so that nothing can stand before it", help)
+        })?;
+        self.edits.push(edit);
         Ok(())
     }
 
@@ -164,8 +178,8 @@ impl<'t> Plan<'t> {
     ) -> Result<There<'n>, InjectError> {
         let there = map.entries().iter().find(|(name, _)| name.text() == Some(key));
         if there.is_none() && map.get("<<").is_some() {
-            let why = "keys come from elsewhere (<<), and one written here would take their place";
-            return Err(InjectError::refused(path.key(key).to_string(), why, format!("write `{key}` out here")));
+            let why = "may come from elsewhere (<<), and one that is written here would take its place";
+            return Err(InjectError::refused(path.key(key).shown(), why, format!("write `{key}` out here")));
         }
         let step = if there.is_some() { format!("{side}{count}") } else { "=".to_owned() };
         self.note(&path.key(key), &step);
@@ -174,8 +188,8 @@ impl<'t> Plan<'t> {
             Some((name, value)) if value.is_absent() && !map.is_flow() => Ok(There::Empty(name, value)),
             Some((_, value)) if fits(value) => Ok(There::Is(value)),
             Some(_) => Err(InjectError::refused(
-                path.key(key).to_string(),
-                "its value is an intrinsic function, an alias, null or of another type, so that nothing can be added to it",
+                path.key(key).shown(),
+                "has a value that is a function, an alias, null or of another type, so that nothing can be added to it",
                 "write it out in place, or leave it away",
             )),
         }

@@ -63,9 +63,12 @@ struct Remover<'t> {
 
 impl<'t> Remover<'t> {
     fn step(&self, step: &str) -> Result<Vec<Edit>, InjectError> {
-        let changed = || InjectError::Changed(step.to_owned());
-        let at = step.find(['=', '+', '^', '~']).ok_or_else(changed)?;
+        let at = step.find(['=', '+', '^', '~']).unwrap_or(step.len());
         let (path, what) = step.split_at(at);
+        let changed = || InjectError::Changed(format!("`{path}`"));
+        if what.is_empty() {
+            return Err(changed());
+        }
         let (sign, rest) = what.split_at(1);
         let count = || rest.parse::<usize>().map_err(|_| changed());
         let found = match sign {

@@ -25,12 +25,12 @@ impl Options {
         self.containers.is_empty() || name.is_some_and(|name| self.containers.iter().any(|meant| meant == name))
     }
 
-    /// Every `--container` must be there, and nothing that egret did not add may have the sidecar's name.
-    pub(super) fn check_names(&self, names: &[Option<&str>]) -> Result<(), InjectError> {
+    /// `what` is what the platform calls them. Every `--container` must be there, and nothing that egret did not add may have the sidecar's name.
+    pub(super) fn check_names(&self, what: &str, names: &[Option<&str>]) -> Result<(), InjectError> {
         if names.contains(&Some(self.name.as_str())) {
             let why = "exists already, and egret did not add it";
             return Err(InjectError::refused(
-                format!("container {}", self.name),
+                format!("{what} {}", self.name),
                 why,
                 "rename it, or give egret another name by --name",
             ));
@@ -39,7 +39,8 @@ impl Options {
             self.containers.iter().chain(self.entrypoints.iter().map(|(name, _)| name)).find(|name| !names.contains(&Some(name)));
         let Some(missing) = missing else { return Ok(()) };
         let there: Vec<&str> = names.iter().flatten().copied().collect();
-        Err(InjectError::refused(format!("container {missing}"), "does not exist", format!("there is: {}", there.join(", "))))
+        let help = format!("there is: {}; give what has other names a run of its own", there.join(", "));
+        Err(InjectError::refused(format!("{what} {missing}"), "does not exist", help))
     }
 
     /// The variables of an app that goes through the sidecar.
@@ -118,9 +119,9 @@ fn check_no_password(path: &Path, name: &str, value: &str) -> Result<(), InjectE
         || value.to_ascii_lowercase().contains("proxypassword");
     if has_password {
         let why = format!(
-            "{name} holds a user or password of another proxy, and --override would keep it in the record of what it replaced"
+            "has {name} with a user or password of another proxy, which --override would keep in the record of what it replaced"
         );
-        return Err(InjectError::refused(path.to_string(), why, "take the variable away by hand first"));
+        return Err(InjectError::refused(path.shown(), why, "take the variable away by hand first"));
     }
     Ok(())
 }
@@ -150,7 +151,7 @@ impl Written<'_> {
 }
 
 fn kept(path: &Path, name: &str, there: &Set<'_>) -> String {
-    let kept = format!("{path}: {name} is set already and stays");
+    let kept = format!("{}: {name} is set already and stays", path.shown());
     match there {
         Set::Elsewhere => format!("{kept}: its value is not written here; take it away if this app is to go through egret"),
         Set::Value(node) => {
@@ -191,19 +192,22 @@ pub(super) fn check_ports(ports: &[(String, String)], options: &Options) -> Resu
 /// Wrapped apps have an egret each, and these share one network.
 pub(super) fn check_wrapped(count: usize, options: &Options) -> Result<(), InjectError> {
     if options.wrap && count > 1 {
-        let why = "each would start an egret on the same ports";
-        return Err(InjectError::refused(format!("--wrap of {count} containers"), why, "name one by --container"));
+        let why = "are to be wrapped, and each would start an egret on the same ports";
+        return Err(InjectError::refused(format!("{count} containers"), why, "name one by --container"));
     }
     Ok(())
 }
 
-pub(super) fn unknown_entrypoint(name: Option<&str>, key: &str) -> InjectError {
+/// `what` is what the platform calls it, `key` shows what is started, and `arguments` what follows that.
+pub(super) fn unknown_entrypoint(what: &str, name: Option<&str>, key: &str, arguments: (&str, Option<&Node>)) -> InjectError {
     let name = name.unwrap_or("NAME");
+    let shows = match arguments {
+        (own, Some(_)) => format!("shows its Entrypoint; the definition's `{own}` follows that, in the place of the image's Cmd"),
+        (_, None) => "shows Entrypoint and Cmd".to_owned(),
+    };
     InjectError::refused(
-        format!("container {name}"),
+        format!("{what} {name}"),
         format!("has no `{key}`, so that its image decides what is started, and egret cannot see that"),
-        format!(
-            "say it: --entrypoint '{name}=[\"/app/server\", \"--flag\"]' (`docker inspect` of the image shows Entrypoint and Cmd)"
-        ),
+        format!("say it: --entrypoint '{name}=[\"/app/server\", \"--flag\"]' (`docker inspect` of the image {shows})"),
     )
 }

@@ -22,14 +22,14 @@ pub(super) fn check_environment(
     for key in written {
         match container.get(key) {
             Some(variables) => check_names(&path.key(key), variables)?,
-            None if is_merged => return Err(unseen(&path.key(key), "comes from elsewhere (<<)")),
+            None if is_merged => return Err(unseen(&path.key(key), "may come from elsewhere (<<)")),
             None => {}
         }
     }
     let is_filled = |key: &&&str| container.get(key).is_some_and(|node| !is_empty(node));
     for key in elsewhere.iter().filter(is_filled).chain(is_merged.then_some(&"<<")) {
         let what = "brings in variables that cannot be seen here; make sure that none is called EGRET_*, as egret would obey it";
-        plan.warnings.push(format!("{path}: {key} {what}"));
+        plan.warnings.push(format!("{}: {key} {what}", path.shown()));
     }
     Ok(())
 }
@@ -44,9 +44,9 @@ fn check_names(path: &Path, variables: &Node) -> Result<(), InjectError> {
     for name in names {
         match name {
             Some(name) if name.starts_with(OWN) => {
-                let why = format!("{name} is set already, and egret, which starts this app, would obey it");
+                let why = format!("sets {name} already, and egret, which starts this app, would obey it");
                 let help = "take it away; what egret is to do is said by the flags of `egret inject`";
-                return Err(InjectError::refused(path.to_string(), why, help));
+                return Err(InjectError::refused(path.shown(), why, help));
             }
             Some(name) if !is_computed(name) => {}
             _ => return Err(unseen(path, "has a variable whose name cannot be read")),
@@ -71,5 +71,5 @@ fn is_empty(node: &Node) -> bool {
 
 fn unseen(path: &Path, why: &str) -> InjectError {
     let why = format!("{why}, and a variable of egret's in it would decide what egret does");
-    InjectError::refused(path.to_string(), why, "write every name out in place")
+    InjectError::refused(path.shown(), why, "write every name out in place")
 }

@@ -188,7 +188,7 @@ fn wrong_usage_prints_nothing_and_says_what_to_do() {
         (&["inject", "--image", "e", "--mode", "audit", "--name", "a/b"], "letters, digits and dashes"),
         (&["inject", "--remove", "--wrap"], "cannot be used with"),
         (&["inject", "--remove"], "egret has added nothing here"),
-        (&["inject", "--image", "e", "--mode", "audit", "--format", "compose"], "there is no `services`"),
+        (&["inject", "--image", "e", "--mode", "audit", "--format", "compose"], "the text holds no `services`"),
     ] {
         let output = run_egret(args, &task);
         assert!(output.code == 2 && output.stdout.is_empty() && output.stderr.contains(told), "{args:?}: {output:?}");

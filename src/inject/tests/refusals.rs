@@ -1,6 +1,6 @@
 //! What egret does not change, each with its offender and the way out.
 
-use super::super::{Delivery, Options, add};
+use super::super::{Delivery, Options, add, remove};
 use super::{SAMPLES, options};
 use crate::variables::Runtime;
 
@@ -68,7 +68,7 @@ fn names_and_ports_that_are_taken() {
     let twice = Options { wrap: true, containers: Vec::new(), ..web };
     let apps =
         ecs("{\n            \"name\": \"web\"", "{\"name\": \"b\", \"image\": \"b\"},\n        {\n            \"name\": \"web\"");
-    says(&refused(&apps, &twice), &["--wrap of 2 containers", "--container"]);
+    says(&refused(&apps, &twice), &["2 containers of task family shop are to be wrapped", "--container"]);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn entrypoints_that_cannot_be_seen() {
         &refused(&changed(SAMPLES[8].0, "    entrypoint:\n      - /app\n", "    entrypoint: /app --flag\n"), &wrap),
         &["is no list"],
     );
-    says(&refused(SAMPLES[2].0, &wrap), &["list of containers", "volume"]);
+    says(&refused(SAMPLES[2].0, &wrap), &["the task of the bare list of containers is not shown", "volume"]);
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn policies_that_are_not_there() {
     let wrap = Options { wrap: true, ..options("web") };
     let own =
         ecs("\"environment\": []", "\"entryPoint\": [\"/a\"], \"environment\": [{\"name\": \"EGRET_POLICY\", \"value\": \"x\"}]");
-    says(&refused(&own, &wrap), &["EGRET_POLICY is set already"]);
+    says(&refused(&own, &wrap), &["EGRET_POLICY already"]);
 }
 
 /// Adds `more` to the app of a sample behind a line of it, and wraps that.
@@ -161,26 +161,26 @@ fn variables_of_egret_in_a_container_that_it_wraps() {
     let none = Options { policy: Delivery::None, mode: None, ..options("web") };
     let pod = "          image: example/shop:1\n          command: [\"/app\"]   # start\n          env:\n";
     for (sample, behind, more, told) in [
-        (0, "\"environment\": [", "{\"name\": \"EGRET_CONFINE\", \"value\": \"off\"}", "EGRET_CONFINE is set already"),
-        (0, "\"environment\": [", "{\"name\": \"\\u0045GRET_MODE\", \"value\": \"audit\"}", "EGRET_MODE is set already"),
-        (0, "\"mountPoints\": [],", "\"secrets\": [{\"name\": \"EGRET_POLICY\", \"valueFrom\": \"x\"}],", "EGRET_POLICY is set"),
+        (0, "\"environment\": [", "{\"name\": \"EGRET_CONFINE\", \"value\": \"off\"}", "EGRET_CONFINE already"),
+        (0, "\"environment\": [", "{\"name\": \"\\u0045GRET_MODE\", \"value\": \"audit\"}", "EGRET_MODE already"),
+        (0, "\"mountPoints\": [],", "\"secrets\": [{\"name\": \"EGRET_POLICY\", \"valueFrom\": \"x\"}],", "EGRET_POLICY already"),
         (
             4,
             "          Image: !Sub \"${Repo}:1\"\n",
             "          Secrets: [{Name: EGRET_JOURNAL, ValueFrom: x}]\n",
-            "EGRET_JOURNAL is set",
+            "EGRET_JOURNAL already",
         ),
         (4, "          Image: !Sub \"${Repo}:1\"\n", "          Environment: [{Name: !Ref X, Value: x}]\n", "cannot be read"),
         (4, "          Image: !Sub \"${Repo}:1\"\n", "          Environment: !Ref X\n", "not written out"),
         (4, "          Image: !Sub \"${Repo}:1\"\n", "          Environment: {Fn::If: [a, [], []]}\n", "cannot be read"),
-        (5, pod, "            - {name: EGRET_FLOWS, value: \"0\"}\n", "EGRET_FLOWS is set already"),
-        (5, pod, "            - {name: EGRET_MODE, valueFrom: {configMapKeyRef: {name: a, key: b}}}\n", "EGRET_MODE is set"),
-        (8, "      - MODE=prod\n", "      - EGRET_MODE=audit\n", "EGRET_MODE is set already"),
-        (8, "      - MODE=prod\n", "      - EGRET_MODE\n", "EGRET_MODE is set already"),
+        (5, pod, "            - {name: EGRET_FLOWS, value: \"0\"}\n", "EGRET_FLOWS already"),
+        (5, pod, "            - {name: EGRET_MODE, valueFrom: {configMapKeyRef: {name: a, key: b}}}\n", "EGRET_MODE already"),
+        (8, "      - MODE=prod\n", "      - EGRET_MODE=audit\n", "EGRET_MODE already"),
+        (8, "      - MODE=prod\n", "      - EGRET_MODE\n", "EGRET_MODE already"),
         (8, "      - MODE=prod\n", "      - ${X}=audit\n", "cannot be read"),
-        (7, "    image: example/shop:1\n", "    environment: {EGRET_MODE: audit}\n", "EGRET_MODE is set already"),
+        (7, "    image: example/shop:1\n", "    environment: {EGRET_MODE: audit}\n", "EGRET_MODE already"),
         (7, "    image: example/shop:1\n", "    environment: {<<: *x}\n", "cannot be read"),
-        (7, "    image: example/shop:1\n", "    <<: *x\n", "comes from elsewhere"),
+        (7, "    image: example/shop:1\n", "    <<: *x\n", "come from elsewhere"),
     ] {
         for given in [&secret, &none] {
             let (text, wrap) = wrapped(sample, behind, more, given);
@@ -199,11 +199,11 @@ fn variables_from_files_are_warned_of_where_egret_would_obey_them() {
             0,
             "\"mountPoints\": [],",
             "\"environmentFiles\": [{\"value\": \"x\", \"type\": \"s3\"}],",
-            "web: environmentFiles brings",
+            "web`: environmentFiles brings",
         ),
-        (5, "          image: example/shop:1\n", "          envFrom: [{configMapRef: {name: a}}]\n", "web: envFrom brings"),
-        (7, "    image: example/shop:1\n", "    env_file: .env\n", "web: env_file brings"),
-        (7, "    image: example/shop:1\n", "    extends: {file: a.yaml, service: b}\n", "web: extends brings"),
+        (5, "          image: example/shop:1\n", "          envFrom: [{configMapRef: {name: a}}]\n", "web`: envFrom brings"),
+        (7, "    image: example/shop:1\n", "    env_file: .env\n", "web`: env_file brings"),
+        (7, "    image: example/shop:1\n", "    extends: {file: a.yaml, service: b}\n", "web`: extends brings"),
     ] {
         let (text, wrap) = wrapped(sample, behind, more, &options("web"));
         let warnings = |options: &Options| add(&text, None, options).unwrap_or_else(|e| panic!("{e}")).warnings;
@@ -240,6 +240,56 @@ fn passwords_that_would_go_into_the_record() {
         assert_eq!(kept.text.matches("hidden").count(), 1, "{}", kept.text);
         assert!(!kept.warnings.iter().any(|one| one.contains("hidden")), "{:?}", kept.warnings);
     }
+}
+
+#[test]
+fn of_several_objects_the_one_that_is_meant_is_named() {
+    let web = options("web");
+    let good =
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: good}\nspec: {template: {spec: {containers: [{name: web}]}}}\n";
+    let other = |from: &str, to: &str| format!("{good}---\n{}", changed(good, from, to));
+    for (from, to, told) in [
+        ("name: web", "name: b", "container web of Deployment good does not exist\nhelp: there is: b"),
+        ("name: web", "name: egret", "container egret of Deployment good exists already, and egret did not add it\nhelp: "),
+        ("[{name: web}]", "*x", "`containers` of Deployment good is no list"),
+        ("{name: good}", "{name: b, namespace: c}", ""),
+        ("{containers", "{hostNetwork: true, containers", "`hostNetwork` of Deployment good is true"),
+        ("{name: web}", "{name: web, env: {a: b}}", "`containers/web/env` of Deployment good has a value that is"),
+    ] {
+        let text = other(from, to);
+        if told.is_empty() {
+            super::there_and_back(&text, &web);
+        } else {
+            says(&refused(&text, &web), &[told]);
+        }
+    }
+    let named = other("name: good}", "name: \"c\\e[31m\", namespace: a}");
+    let named = named.replace("a}\nspec: {template: {spec: {", "a}\nspec: {template: {spec: {hostNetwork: true, ");
+    says(&refused(&named, &web), &["of Deployment a/c\\u{1b}[31m is"]);
+    let template = |mode: &str| {
+        let task = |name: &str, mode: &str| {
+            format!(
+                "  {name}: {{Type: AWS::ECS::TaskDefinition, Properties: {{NetworkMode: {mode}, ContainerDefinitions: [{{Name: web}}]}}}}\n"
+            )
+        };
+        format!("Resources:\n{}{}", task("One", "awsvpc"), task("Two", mode))
+    };
+    says(&refused(&template("host"), &web), &["the network mode of resource Two is host"]);
+    let warnings = add(&template("!Ref Mode"), None, &web).unwrap().warnings;
+    assert_eq!(warnings, ["resource Two: the network mode is a function: it has to become awsvpc"]);
+    let added = super::there_and_back(&template("awsvpc"), &web);
+    let (before, second) = added.split_at(added.rfind("web/DependsOn=").expect("a record"));
+    let changed = format!("{before}{}", second.replacen("DependsOn", "Gone", 1));
+    says(&remove(&changed, None).unwrap_err().to_string(), &["`ContainerDefinitions/web/Gone` of resource Two is not as"]);
+}
+
+#[test]
+fn dependencies_that_are_not_written_out() {
+    let text = changed(SAMPLES[8].0, "depends_on: [db]", "depends_on: [*db]");
+    says(
+        &refused(&text, &options("web")),
+        &["`services/web/depends_on` of the project", "not written out", "help: write the name"],
+    );
 }
 
 #[test]
