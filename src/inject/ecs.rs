@@ -13,6 +13,18 @@ use super::wrapped::check_environment;
 use super::write::New;
 use super::{Delivery, FOLDERS, Options, WRAPPER};
 
+/// What `describe-task-definition` prints of a task and `register-task-definition` does not take.
+const DESCRIBED: [&str; 8] = [
+    "taskDefinitionArn",
+    "revision",
+    "status",
+    "requiresAttributes",
+    "compatibilities",
+    "registeredAt",
+    "deregisteredAt",
+    "registeredBy",
+];
+
 /// How keys are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Case {
@@ -99,9 +111,10 @@ fn check_task(plan: &mut Plan<'_>, root: &Node, case: Case) -> Result<(), Inject
             return Err(InjectError::refused("the network mode", why, help));
         }
     }
-    if root.get("taskDefinitionArn").is_some() {
-        let read_only = "taskDefinitionArn, revision, status, requiresAttributes, compatibilities, registeredAt, registeredBy";
-        plan.warnings.push(format!("the text is a description: register-task-definition does not take {read_only}"));
+    let read_only: Vec<&str> = DESCRIBED.into_iter().filter(|key| root.get(key).is_some()).collect();
+    if !read_only.is_empty() {
+        let keys = read_only.join(", ");
+        plan.warnings.push(format!("it is a description; register-task-definition does not take these keys of it: {keys}"));
     }
     Ok(())
 }

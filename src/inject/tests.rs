@@ -232,6 +232,25 @@ fn what_is_set_already_stays_unless_it_is_to_be_replaced() {
 }
 
 #[test]
+fn fields_of_a_description_are_told_if_they_are_there() {
+    let told = |text: &str| {
+        let warnings = add(text, None, &options("web")).unwrap().warnings;
+        let mut told = warnings
+            .into_iter()
+            .filter_map(|one| one.split_once("does not take these keys of it: ").map(|(_, keys)| keys.to_owned()));
+        told.next()
+    };
+    assert_eq!(told(SAMPLES[0].0), None);
+    let described: Value = serde_json::from_str(SAMPLES[1].0).unwrap();
+    let all = described["taskDefinition"].as_object().unwrap();
+    let there = told(SAMPLES[1].0).expect("a warning");
+    assert!(there.split(", ").all(|key| all.contains_key(key)), "{there}");
+    assert!(there.contains("taskDefinitionArn") && !there.contains("deregisteredAt"), "{there}");
+    let one = SAMPLES[0].0.replacen("\"family\"", "\"status\": \"ACTIVE\", \"family\"", 1);
+    assert_eq!(told(&one).as_deref(), Some("status"));
+}
+
+#[test]
 fn log_routers_start_before_egret_and_are_left_alone() {
     let added = add(SAMPLES[1].0, None, &Options { containers: Vec::new(), ..options("") }).unwrap().text;
     let json: Value = serde_json::from_str(&added).unwrap();
