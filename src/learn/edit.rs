@@ -17,9 +17,11 @@ pub(crate) fn extended(text: &str, rules: &[RuleLine]) -> Option<String> {
     Some(format!("{}{added}{}", &text[..at], &text[at..]))
 }
 
-/// What `patch` applies.
+/// What `patch` applies. To it a carriage return alone ends no line, and so none may here.
 pub(crate) fn unified(name: &str, old: &str, new: &str) -> String {
-    TextDiff::from_lines(old, new).unified_diff().context_radius(3).header(name, name).to_string()
+    let [old, new] = [old, new].map(|text| text.split_inclusive('\n').collect::<Vec<&str>>());
+    let diff = TextDiff::configure().newline_terminated(true).diff_slices(&old, &new);
+    diff.unified_diff().context_radius(3).header(name, name).to_string()
 }
 
 struct Editor<'a> {

@@ -85,8 +85,18 @@ fn assert_kept(case: &str, style: Style, base: &str, patched: &str, diff: &str) 
     assert!(in_order(comments(base), comments(patched)), "a comment is gone; {}", shown());
 }
 
-/// Learns the three destinations onto this base, of so many rules, and holds the result to every promise.
+/// Learns the three destinations onto this base, of so many rules, and holds the result to every promise; with lines that end
+/// as those of Windows do the result is the same.
 fn extends(case: &str, style: Style, base: &str, rules: u64) -> String {
+    let patched = extended(case, style, base, rules);
+    if base.contains('\n') && !base.contains('\r') {
+        let carriages = extended(&format!("{case}, CRLF"), style, &base.replace('\n', "\r\n"), rules);
+        assert_eq!(carriages, patched.replace('\n', "\r\n"), "{case}");
+    }
+    patched
+}
+
+fn extended(case: &str, style: Style, base: &str, rules: u64) -> String {
     let text = journal(&seen());
     let learnt = Learnt::onto(base, &text, &[]);
     let diff = learnt.output.stdout.clone();
@@ -145,7 +155,9 @@ fn the_last_item_may_be_of_any_form() {
             ["", "\n", "# the end\n", "    # the end of the list\n", "dns: { upstream: system }\n", "  deny: [bad.test]\n"]
         {
             let base = format!("version: 1\negress:\n  allow:\n{last}{rest}");
-            extends(&format!("{case} before {rest:?}"), Style::Block, &base, if rest.contains("deny") { 2 } else { 1 });
+            let rules = if rest.contains("deny") { 2 } else { 1 };
+            let learn = if rest.is_empty() { extends } else { extended };
+            learn(&format!("{case} before {rest:?}"), Style::Block, &base, rules);
         }
     }
 }
@@ -226,6 +238,12 @@ fn carriage_returns_and_a_byte_order_mark_stay() {
     let base = "version: 1\r\negress:\r\n  allow:\r\n    - a.test   # one\r\n# the end\r\n";
     let patched = extends("CRLF", Style::Block, base, 1);
     assert!(patched.lines().count() == patched.matches("\r\n").count(), "every line ends as the others do: {patched:?}");
+    // A return alone ends a line to YAML, and none to patch.
+    for text in ["    - a.test\n    # one\r    # two\n", "    - a.test\r\n    # one\r\r\n    - b.test\r\n"] {
+        let base = format!("version: 1\negress:\n  allow:\n{text}");
+        let rules = text.matches("- ").count() as u64;
+        extends("a return alone", Style::Block, &base, rules);
+    }
     let marked = extends("BOM", Style::Block, "\u{feff}version: 1\negress:\n  allow:\n    - a.test\n", 1);
     assert!(marked.starts_with("\u{feff}version"), "{marked:?}");
 }
