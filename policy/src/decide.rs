@@ -267,7 +267,11 @@ impl Policy {
             port => format!(":{port}"),
         };
         let detail = format!("{} is refused for role {}: no rule names it", request.target, self.role_name(request.role));
-        Denial::new(Reason::NoRule, detail, format!("add `- {name}{port}` under egress.allow"))
+        let line = match name.is_loopback() {
+            true => format!("{{ to: \"{name}{port}\", within: [127.0.0.1] }}"),
+            false => format!("{name}{port}"),
+        };
+        Denial::new(Reason::NoRule, detail, format!("add `- {line}` under egress.allow"))
     }
 }
 

@@ -85,7 +85,13 @@ impl Policy {
             }
             _ => return None,
         }
-        self.is_helped_by(&line, request, answer).then_some(line)
+        if self.is_helped_by(&line, request, answer) {
+            return Some(line);
+        }
+        // The name alone would not do: its answer is in space that has to be named.
+        line.within =
+            request.target().host.name().and(answer).filter(|_| line.within.is_empty()).map(Into::into).into_iter().collect();
+        (!line.within.is_empty() && self.is_helped_by(&line, request, answer)).then_some(line)
     }
 
     fn is_helped_by(&self, line: &RuleLine, request: &Request, answer: Option<IpAddr>) -> bool {

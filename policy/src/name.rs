@@ -43,6 +43,12 @@ pub enum NameError {
 }
 
 impl Name {
+    /// localhost and every name below it: known to be loopback without DNS (RFC 6761, section 6.3).
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.as_str().rsplit('.').next() == Some("localhost")
+    }
+
     /// Brings a text into normal form: one trailing dot removed, lower case, international labels as A-labels
     /// (UTS 46, non-transitional).
     ///

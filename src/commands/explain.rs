@@ -1,7 +1,7 @@
 //! `egret explain`: what would the policy decide, by which rule, what came near, and what would change it. It asks the
 //! questions that a connection asks; DNS only if it is told to.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -72,6 +72,8 @@ pub(crate) fn explain(args: &ExplainArgs) -> Outcome {
     let mut asking = Asking::begin(&policy, request, args.shows.clone());
     if args.resolve {
         asking.resolve(dns.map_err(Failure::Environment)?).map_err(Failure::Environment)?;
+    } else if asking.is_loopback() {
+        asking.answered(&[Ipv4Addr::LOCALHOST.into()]);
     }
     asking.finish();
     let answer = Answer { role: &args.role, origin: &text.origin, direct: &direct, asking: &asking };
@@ -167,11 +169,22 @@ impl Asking {
         let answers = runtime.block_on(async { tokio::time::timeout(DNS, resolver.resolve(&name)).await });
         let answers = answers.map_err(|_| anyhow!("{name} cannot be resolved in time"))?;
         let answers = answers.map_err(|fault| anyhow!("{name} cannot be resolved: {}", fault.code()))?;
+        self.answered(&answers);
+        Ok(())
+    }
+
+    /// Asks the second question of these answers.
+    fn answered(&mut self, answers: &[IpAddr]) {
+        let Ok(permit) = &self.explanation.verdict else { return };
         let judged = |address: &IpAddr| (*address, permit.clone().vet(&[*address]).map(drop));
         self.answers = answers.iter().map(judged).collect();
         let mut all = permit.clone();
-        self.explanation.verdict = all.vet(&answers).map(|_| all);
-        Ok(())
+        self.explanation.verdict = all.vet(answers).map(|_| all);
+    }
+
+    /// A name whose answer is known without DNS.
+    fn is_loopback(&self) -> bool {
+        self.request.target().host.name().is_some_and(Name::is_loopback)
     }
 
     /// What can be asked without DNS: a literal address is its own answer, and what the client shows is known.
@@ -210,7 +223,7 @@ impl Asking {
         let refused = self.answers.iter().find(|(_, verdict)| verdict.is_err()).map(|(address, _)| *address);
         let literal = match self.request.target().host {
             Host::Address(address) => Some(address),
-            Host::Name(_) => None,
+            Host::Name(_) => self.is_loopback().then_some(Ipv4Addr::LOCALHOST.into()),
         };
         let line = self.policy.line_that_allows(&self.request, self.objection()?, refused.or(literal))?;
         Some(line.to_string())

@@ -56,6 +56,30 @@ fn explain_names_verdict_rule_line_and_the_way_out() {
     assert!(near.stdout.contains("near miss: *.wild.test"), "{}", near.stdout);
 }
 
+/// What localhost leads to is known without a look-up (RFC 6761).
+#[test]
+fn explain_knows_where_localhost_leads() {
+    let with = |rule: &str, args: &[&str]| {
+        let policy = format!("version: 1\negress: {{ allow: [{rule}] }}\n");
+        let output = egret_program().env("EGRET_POLICY", policy).arg("explain").args(args).run();
+        (output.code, output.stdout)
+    };
+    for name in ["localhost", "a.localhost"] {
+        let (code, told) = with(name, &[name]);
+        assert!(code == 1 && told.contains("address_class") && told.contains("answer: 127.0.0.1: loopback, refused"), "{told}");
+        let line = format!("- {{ to: \"{name}\", within: [\"127.0.0.1\"] }}");
+        assert!(told.contains(&line), "{told}");
+        let (code, told) = with("api.test", &[name]);
+        assert!(code == 1 && told.contains("no_rule") && told.contains(&line), "{told}");
+        assert!(told.contains(&format!("add `- {{ to: \"{name}\", within: [127.0.0.1] }}`")), "{told}");
+        assert_eq!(with(&line[2..], &[name]).0, 0);
+        let (_, json) = with(name, &[name, "--output", "json"]);
+        assert!(json.contains(r#""address":"127.0.0.1""#), "{json}");
+    }
+    assert_eq!(with("localhost.test", &["localhost.test"]).0, 0);
+    assert_eq!(with("127.0.0.0/8", &["localhost"]).0, 1, "no rule names it");
+}
+
 #[test]
 fn explain_in_json_is_stable() {
     for (args, code, decision, reason, rule) in [
