@@ -51,11 +51,21 @@ impl Config {
 
     fn no_rules(&self) -> Option<Diagnostic> {
         let at = self.allow_is_empty_at?;
-        let (message, help) = match self.draft.mode {
-            Mode::Enforce => ("there are no allow rules: everything is denied", "add rules under egress.allow"),
-            Mode::Audit => return None,
-        };
-        Some(Diagnostic::warning(Code::NoRules, at, message, Some(help)))
+        Some(match self.draft.mode {
+            Mode::Enforce => Diagnostic::warning(
+                Code::NoRules,
+                at,
+                "there are no allow rules: everything is denied",
+                Some("add rules under egress.allow"),
+            ),
+            // How an observation begins, and how it must not end.
+            Mode::Audit => Diagnostic::remark(
+                Code::NoRules,
+                at,
+                "there are no allow rules: everything is let through and told as would_deny; to enforce this denies everything",
+                Some("add rules under egress.allow; `egret learn` finds them in the journal"),
+            ),
+        })
     }
 
     fn around_alone(&self) -> Option<Diagnostic> {
