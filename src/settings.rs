@@ -59,7 +59,8 @@ impl Settings {
     pub(crate) fn gather(args: &RunArgs) -> Result<Self, Failure> {
         let mode = args.policy.mode();
         let audit = mode == Some(Mode::Audit);
-        let source = Source::find(args.policy.policy.as_deref(), source::variable, audit).map_err(Failure::Usage)?;
+        let advice = "name one by --policy FILE; to observe first, start with --mode audit";
+        let source = Source::find(args.policy.policy.as_deref(), source::variable, audit, advice).map_err(Failure::Usage)?;
         let text = source.read().map_err(Failure::Usage)?;
         let config = config::load(&text, mode).map_err(Failure::invalid)?;
         let mut choice = Choice { args, text: &text, told: Vec::new() };

@@ -25,7 +25,8 @@ use crate::replay::{Replay, counted};
 pub(crate) fn check(args: &CheckArgs) -> Outcome {
     let audit = args.mode() == Some(Mode::Audit);
     usage(args).map_err(Failure::Usage)?;
-    let source = Source::find(args.file.as_deref(), source::variable, audit).map_err(Failure::Usage)?;
+    let advice = "name one, egret check FILE; with --mode audit an empty one is checked";
+    let source = Source::find(args.file.as_deref(), source::variable, audit, advice).map_err(Failure::Usage)?;
     let text = source.read().map_err(Failure::Usage)?;
     let config = match config::load(&text, args.mode()) {
         Ok(config) => config,

@@ -61,7 +61,8 @@ pub(crate) fn explain(args: &ExplainArgs) -> Outcome {
         return preset(name);
     }
     let audit = args.policy.mode() == Some(egret_policy::Mode::Audit);
-    let source = Source::find(args.policy.policy.as_deref(), source::variable, audit).map_err(Failure::Usage)?;
+    let advice = "name one by --policy FILE; with --mode audit an empty one is explained";
+    let source = Source::find(args.policy.policy.as_deref(), source::variable, audit, advice).map_err(Failure::Usage)?;
     let text = source.read().map_err(Failure::Usage)?;
     let config = config::load(&text, args.policy.mode()).map_err(Failure::invalid)?;
     let (dns, direct) = (resolver_of(&config), config.direct.clone());

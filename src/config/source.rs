@@ -44,11 +44,16 @@ impl Source {
         }
     }
 
-    /// Looks for a policy.
+    /// Looks for a policy. `advice` is what the command's user can do if there is none.
     ///
     /// # Errors
     /// `None` is anywhere, and the mode is not audit; the message says where was looked.
-    pub fn find(policy: Option<&Path>, variable: impl Fn(&str) -> Option<String>, audit: bool) -> anyhow::Result<Self> {
+    pub fn find(
+        policy: Option<&Path>,
+        variable: impl Fn(&str) -> Option<String>,
+        audit: bool,
+        advice: &str,
+    ) -> anyhow::Result<Self> {
         if let Some(path) = policy {
             return Ok(Self::File(path.to_owned()));
         }
@@ -62,8 +67,7 @@ impl Source {
         match well_known.try_exists() {
             Ok(false) if audit => Ok(Self::Empty),
             Ok(false) => bail!(
-                "no policy found: looked for --policy FILE, EGRET_POLICY, EGRET_ALLOW and {WELL_KNOWN}\n\
-                 to observe first, start with --mode audit"
+                "no policy found: none is named, EGRET_POLICY and EGRET_ALLOW are not set, and there is no {WELL_KNOWN}\n{advice}"
             ),
             _ => Ok(Self::File(well_known.to_owned())),
         }
@@ -131,7 +135,7 @@ mod tests {
 
     fn find(policy: Option<&str>, variables: &[(&str, &str)], audit: bool) -> anyhow::Result<Source> {
         let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
-        Source::find(policy.map(Path::new), variable, audit)
+        Source::find(policy.map(Path::new), variable, audit, "name one")
     }
 
     #[test]
@@ -146,7 +150,7 @@ mod tests {
     #[test]
     fn c10_nothing_found_is_an_error_unless_audit_is_asked_for() {
         let error = find(None, &[], false).unwrap_err().to_string();
-        for place in ["--policy", "EGRET_POLICY", "EGRET_ALLOW", WELL_KNOWN] {
+        for place in ["EGRET_POLICY", "EGRET_ALLOW", WELL_KNOWN, "\nname one"] {
             assert!(error.contains(place), "{error}");
         }
         assert_eq!(find(None, &[], true).unwrap(), Source::Empty);

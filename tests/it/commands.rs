@@ -177,6 +177,25 @@ fn env_refuses_what_half_of_all_clients_would_not_read() {
     assert_eq!(run_egret(["env", "--direct", "fd00::1"], "").code, 0);
 }
 
+/// What a command advises is what it takes.
+#[test]
+fn who_finds_no_policy_is_advised_for_this_command() {
+    for (args, advice) in [
+        (&["run"][..], "--policy FILE; to observe first, start with --mode audit"),
+        (&["explain", "a.test"], "--policy FILE; with --mode audit"),
+        (&["check"], "egret check FILE; with --mode audit"),
+        (&["files", "verify"], "MANIFEST"),
+    ] {
+        let output = run_egret(args.iter().copied(), "");
+        assert!(
+            output.code == 2 && output.stderr.contains("no policy found") && output.stderr.contains(advice),
+            "{args:?}: {output:?}"
+        );
+    }
+    let verify = run_egret(["files", "verify"], "");
+    assert!(!verify.stderr.contains("--mode"), "{verify:?}");
+}
+
 #[test]
 fn explain_expands_presets_and_names_them_as_the_origin_of_their_rules() {
     let policy = "version: 1\npresets: [github, aws-ecs-task]\n";

@@ -146,7 +146,7 @@ fn where_nothing_is_found_every_command_names_all_places() {
     for command in [&["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"][..], &["check"], &["explain", "a.test"]] {
         let none = command_with_etc("").args(command).run();
         assert_eq!((none.code, none.stdout.as_str()), (2, ""), "{command:?}: {none:#?}");
-        for place in ["--policy", "EGRET_POLICY", "EGRET_ALLOW", "/etc/egret/policy.yaml", "--mode audit"] {
+        for place in ["none is named", "FILE", "EGRET_POLICY", "EGRET_ALLOW", "/etc/egret/policy.yaml", "--mode audit"] {
             assert!(none.stderr.contains(place), "{command:?}, {place}: {none:#?}");
         }
     }

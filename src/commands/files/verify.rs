@@ -52,7 +52,8 @@ struct With {
 impl With {
     /// What a running egret would compare them with. A key that is given goes before the policy's.
     fn of_policy(args: &VerifyArgs) -> Result<Self, Failure> {
-        let source = Source::find(args.policy.as_deref(), source::variable, false).map_err(Failure::Usage)?;
+        let advice = "name a MANIFEST, or a policy that names its baseline by --policy FILE";
+        let source = Source::find(args.policy.as_deref(), source::variable, false, advice).map_err(Failure::Usage)?;
         let text = source.read().map_err(Failure::Usage)?;
         let files = config::load(&text, None).map_err(Failure::invalid)?.files;
         let baseline = files.as_ref().and_then(|files| files.baseline.clone());
