@@ -66,6 +66,17 @@ enum Command {
     Man(ManArgs),
 }
 
+/// An address that others are told of.
+fn known(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => {
+            Err("port 0 becomes another one when egret starts, which nobody can be told of before: name a port".to_owned())
+        }
+        Ok(address) => Ok(address),
+        Err(error) => Err(format!("{error}; write ADDR:PORT, such as {}", settings::DEFAULT_LISTEN)),
+    }
+}
+
 /// Where the policy is.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PolicyArgs {
@@ -263,7 +274,7 @@ pub(crate) struct EnvArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
     /// The proxy's address as the app sees it
-    #[arg(long, value_name = "ADDR:PORT", env = "EGRET_LISTEN", value_delimiter = ',', default_value = settings::DEFAULT_LISTEN)]
+    #[arg(long, value_name = "ADDR:PORT", env = "EGRET_LISTEN", value_delimiter = ',', default_value = settings::DEFAULT_LISTEN, value_parser = known)]
     pub(crate) listen: Vec<SocketAddr>,
     /// What the app's clients are written in: more variables, and what they leave unread [default: node]
     #[arg(long, value_name = "RUNTIME", value_enum, value_delimiter = ',')]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::ModeArg;
+use super::{ModeArg, known};
 use crate::inject::Format;
 use crate::settings;
 use crate::variables::Runtime;
@@ -67,10 +67,10 @@ pub(crate) struct InjectArgs {
     #[arg(long, value_name = "NAME", default_value = "egret", value_parser = container_name)]
     pub(crate) name: String,
     /// Where the proxy listens
-    #[arg(long, value_name = "ADDR:PORT", default_value = settings::DEFAULT_LISTEN)]
+    #[arg(long, value_name = "ADDR:PORT", default_value = settings::DEFAULT_LISTEN, value_parser = known)]
     pub(crate) listen: SocketAddr,
     /// Where the admin port listens
-    #[arg(long, value_name = "ADDR:PORT", default_value = settings::DEFAULT_ADMIN)]
+    #[arg(long, value_name = "ADDR:PORT", default_value = settings::DEFAULT_ADMIN, value_parser = known)]
     pub(crate) admin: SocketAddr,
     /// Take away what was added, to the last octet
     #[arg(long, conflicts_with_all = ["delivery", "wrap", "replace", "container", "mode"])]

@@ -177,6 +177,18 @@ fn env_refuses_what_half_of_all_clients_would_not_read() {
     assert_eq!(run_egret(["env", "--direct", "fd00::1"], "").code, 0);
 }
 
+#[test]
+fn env_refuses_a_port_that_is_not_chosen_yet() {
+    for address in ["127.0.0.1:0", "[::]:0"] {
+        let refused = run_egret(["env", "--listen", address], "");
+        assert!(refused.code == 2 && refused.stdout.is_empty() && refused.stderr.contains("name a port"), "{refused:?}");
+        let variable = egret_program().env("EGRET_LISTEN", address).arg("env").run();
+        assert!(variable.code == 2 && variable.stderr.contains("name a port"), "{variable:?}");
+    }
+    let nonsense = run_egret(["env", "--listen", ":1"], "");
+    assert!(nonsense.code == 2 && nonsense.stderr.contains("write ADDR:PORT"), "{nonsense:?}");
+}
+
 /// What a command advises is what it takes.
 #[test]
 fn who_finds_no_policy_is_advised_for_this_command() {

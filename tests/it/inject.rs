@@ -186,6 +186,8 @@ fn wrong_usage_prints_nothing_and_says_what_to_do() {
         (&["inject", "--image", "e", "--mode", "audit", "--wrap", "--entrypoint", "web=/app"], "JSON list"),
         (&["inject", "--image", "e", "--mode", "audit", "--direct", "*.corp"], "write the domain with a dot"),
         (&["inject", "--image", "e", "--mode", "audit", "--name", "a/b"], "letters, digits and dashes"),
+        (&["inject", "--image", "e", "--mode", "audit", "--listen", "127.0.0.1:0"], "name a port"),
+        (&["inject", "--image", "e", "--mode", "audit", "--admin", "[::]:0"], "name a port"),
         (&["inject", "--remove", "--wrap"], "cannot be used with"),
         (&["inject", "--remove"], "egret has added nothing here"),
         (&["inject", "--image", "e", "--mode", "audit", "--format", "compose"], "the text holds no `services`"),
