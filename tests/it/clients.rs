@@ -1,6 +1,7 @@
 //! Real clients as users have them: each reaches what is allowed, and each shows its user why the rest is refused, as
 //! far as it shows anything. No name here can be resolved but by egret.
 
+mod scene; // what the clients of the matrix meet
 mod matrix; // every client with what `egret env` gives it, and the table of the document
 
 use std::fs;

@@ -2,20 +2,15 @@
 //! over TLS, and is refused what is not; how it goes, and what it then tells its user, is the table in docs/clients.md.
 //!
 //! Needs beside the rest Debian's libio-socket-ssl-perl, liblwp-protocol-https-perl, php-cli, php-curl, python3-aiohttp,
-//! python3-boto3, python3-httpx and ruby, and libraries for Node (`.ci/run` has the command).
+//! python3-httpx and ruby, libraries for Node, and boto3 with moto (`.ci/run` has the commands).
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use serde_json::Value;
-
-use crate::support::egret::egret_program;
+use super::scene::Scene;
 use crate::support::programs::{Output, node, require};
-use crate::support::rules::{LOCALHOST, local, policy};
-use crate::support::{Ca, DnsServer, Egret, Program, Upstream, eventually};
+use crate::support::{Program, moto};
 
 /// How a client goes, and what it says when it is refused a TLS connection.
 struct Row {
@@ -77,103 +72,12 @@ const ROWS: &[Row] = &[
     Row { name: "Perl HTTP::Tiny", runtime: "perl", http: "forward", https: "connect", told: "403" },
 ];
 
-/// allowed.test and evil.test on the same servers; buckets are names below them. Only egret can resolve any of these.
-struct Scene {
-    egret: Egret,
-    dns: DnsServer,
-    tls: Upstream,
-    web: Upstream,
-    home: tempfile::TempDir,
-    ca: PathBuf,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let (ca, dns, home) = (Ca::new(), DnsServer::new(), tempfile::TempDir::new().expect("a temporary directory"));
-        let names = ["allowed.test", "bucket.allowed.test", "evil.test", "bucket.evil.test"];
-        for name in names {
-            dns.answers(name, &LOCALHOST);
-        }
-        let tls = Upstream::tls(&ca.issue(&names), "hello\n");
-        let web = Upstream::http("hello\n");
-        let rules: Vec<String> = names[..2]
-            .iter()
-            .flat_map(|name| [local(name, tls.port(), "as: tls"), local(name, web.port(), "as: http")])
-            .collect();
-        let egret = Egret::with_policy(&policy(&dns, &rules)).start();
-        let ca = ca.write_pem(home.path());
-        Self { egret, dns, tls, web, home, ca }
-    }
-
-    /// With what `egret env` gives for this runtime, and the test's root of trust in every form.
-    fn with_variables(&self, mut program: Program, runtime: &str) -> Program {
-        let listen = self.egret.proxy().to_string();
-        let runtime = if runtime.is_empty() { vec![] } else { vec!["--runtime", runtime] };
-        let told = egret_program().args(["env", "--output", "dotenv", "--listen", &listen]).args(runtime).run();
-        for (name, value) in told.stdout.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('=')) {
-            program = program.env(name, value);
-        }
-        let roots = [
-            "SSL_CERT_FILE",
-            "CURL_CA_BUNDLE",
-            "REQUESTS_CA_BUNDLE",
-            "AWS_CA_BUNDLE",
-            "GIT_SSL_CAINFO",
-            "NODE_EXTRA_CA_CERTS",
-            "PERL_LWP_SSL_CA_FILE",
-        ];
-        let program = roots.iter().fold(program, |program, name| program.env(name, &self.ca));
-        program.env("HOME", self.home.path()).env("AWS_EC2_METADATA_DISABLED", "true").dir(self.home.path())
-    }
-
-    /// One client at a time: virtual machines that start side by side would only wait for one another.
-    fn fetch(&self, program: Program, runtime: &str, url: &str) -> Output {
-        static ONE: Mutex<()> = Mutex::new(());
-        let program = self.with_variables(program, runtime).arg(url).patience(Duration::from_secs(120));
-        let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        program.run()
-    }
-
-    fn url(&self, scheme: &str, host: &str) -> String {
-        let port = if scheme == "http" { self.web.port() } else { self.tls.port() };
-        format!("{scheme}://{host}:{port}/")
-    }
-
-    /// The record of this decision that came after so many others; waits for it.
-    fn record(&self, before: usize, decision: &str, via: &str) -> Value {
-        eventually(&format!("a record of {decision} by {via}"), || {
-            let fits = |record: &Value| record["decision"] == decision && record["via"] == via;
-            self.egret.records().into_iter().skip(before).find(fits)
-        })
-    }
-
-    fn answered(&self) -> usize {
-        self.tls.connections() + self.web.connections()
-    }
-
-    /// A Java program's root of trust is a store of its own.
-    fn java_store(&self) -> PathBuf {
-        let store = self.home.path().join("roots.p12");
-        let keytool =
-            Program::new("keytool").args(["-importcert", "-noprompt", "-alias", "test", "-storepass", "changeit", "-file"]);
-        let made = keytool.arg(&self.ca).arg("-keystore").arg(&store).run();
-        assert_eq!(made.code, 0, "{made:?}");
-        store
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.home.path().join(name);
-        fs::write(&path, text).expect("the test's directory is writable");
-        path
-    }
-}
-
 /// Fetches `url` by `program`, which is made anew each time, and holds what happens to the row of this name.
 fn check(name: &str, scene: &Scene, program: &dyn Fn() -> Program) {
     let row = ROWS.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("no row {name}"));
     for (scheme, way) in [("http", row.http), ("https", row.https)] {
         let (answered, before) = (scene.answered(), scene.egret.records().len());
-        let output = scene.fetch(program(), row.runtime, &scene.url(scheme, "allowed.test"));
+        let output = scene.fetch(program(), row.runtime, &scene.url(scheme, scene.allowed));
         if way == "around" {
             // The name exists for egret alone: whoever goes around it cannot get anywhere here.
             assert!(!output.stdout.contains("hello"), "{name} {scheme}: {output:#?}");
@@ -184,13 +88,15 @@ fn check(name: &str, scene: &Scene, program: &dyn Fn() -> Program) {
         assert!(output.stdout.contains("hello") || name == "git", "{name} {scheme}: {output:#?}");
         assert!(scene.answered() > answered, "{name} {scheme}: {output:#?}");
         let record = scene.record(before, "allow", way);
-        assert!(record["host"].as_str().is_some_and(|host| host.ends_with("allowed.test")), "{record}");
+        assert!(record["host"].as_str().is_some_and(|host| host.ends_with(scene.allowed)), "{record}");
         let (answered, before) = (scene.answered(), scene.egret.records().len());
-        let refused = scene.fetch(program(), row.runtime, &scene.url(scheme, "evil.test"));
+        let refused = scene.fetch(program(), row.runtime, &scene.url(scheme, scene.refused));
         assert!(!refused.stdout.contains("hello"), "{name} {scheme}: {refused:#?}");
         assert_eq!(scene.record(before, "deny", way)["reason"], "no_rule");
         assert_eq!(scene.answered(), answered, "{name} {scheme}: a refused request reached the upstream");
-        assert!(scene.dns.queries_for("evil.test").is_empty() && scene.dns.queries_for("bucket.evil.test").is_empty());
+        for name in [scene.refused.to_owned(), format!("bucket.{}", scene.refused)] {
+            assert!(scene.dns.queries_for(&name).is_empty(), "{name} was asked for");
+        }
         let said = format!("{}{}", refused.stdout, refused.stderr);
         assert!(scheme == "http" || said.contains(row.told), "{name} says, and not {:?}: {said}", row.told);
     }
@@ -222,17 +128,23 @@ async def get():
     async with aiohttp.ClientSession(trust_env=TRUST) as s:
         async with s.get(sys.argv[1]) as r: print(await r.text())
 asyncio.run(get())";
-/// The bucket becomes a label of the host, as with S3 itself.
+/// The bucket is a label of the host, as with S3 itself; it is made, filled, listed and read.
 const BOTO3: &str = "import sys, boto3, botocore.config as c
+from urllib.parse import urlsplit
+url = urlsplit(sys.argv[1])
+bucket, _, endpoint = url.netloc.partition('.')
 config = c.Config(s3={'addressing_style': 'virtual'}, retries={'total_max_attempts': 1})
-s3 = boto3.client('s3', endpoint_url=sys.argv[1], region_name='eu-west-1', aws_access_key_id='a', aws_secret_access_key='b', config=config)
-print(s3.get_object(Bucket='bucket', Key='key')['Body'].read().decode())";
+s3 = boto3.client('s3', endpoint_url=f'{url.scheme}://{endpoint}', region_name='eu-west-1', aws_access_key_id='a', aws_secret_access_key='b', config=config)
+s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={'LocationConstraint': 'eu-west-1'})
+s3.put_object(Bucket=bucket, Key='a/key', Body=b'hello')
+[there] = s3.list_objects_v2(Bucket=bucket)['Contents']
+print(s3.get_object(Bucket=bucket, Key=there['Key'])['Body'].read().decode())";
 
 #[test]
 fn python() {
     let python = Path::new("/usr/bin/python3");
-    let found = Program::at(python).args(["-c", "import requests, httpx, aiohttp, boto3"]).run();
-    missing(&found, "Debian's python3-requests, python3-httpx, python3-aiohttp and python3-boto3");
+    let found = Program::at(python).args(["-c", "import requests, httpx, aiohttp"]).run();
+    missing(&found, "Debian's python3-requests, python3-httpx and python3-aiohttp");
     let scene = Scene::new();
     check("Python urllib", &scene, &script(python, &["-c", URLLIB]));
     check("Python requests", &scene, &script(python, &["-c", REQUESTS]));
@@ -244,8 +156,8 @@ fn python() {
 
 #[test]
 fn aws_sdk_of_python() {
-    let scene = Scene::new();
-    check("boto3, S3", &scene, &script(Path::new("/usr/bin/python3"), &["-c", BOTO3]));
+    let scene = Scene::s3();
+    check("boto3, S3", &scene, &script(&moto::python(), &["-c", BOTO3]));
 }
 
 const FETCH: &str = "fetch(process.argv[1]).then(async r => console.log(await r.text()))";

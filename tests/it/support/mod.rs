@@ -12,6 +12,7 @@
 //! - [`liar`]: a resolver that answers in bytes of the test's own
 //! - [`upstream`]: the servers that egret dials
 //! - [`programs`]: curl, nginx and other real programs
+//! - [`moto`]: S3, for clients of it
 //! - [`rules`]: policies for names on loopback
 //! - [`outside`]: the Internet of a confined app
 //! - [`journal`]: journals written by hand, and what reads them
@@ -26,6 +27,7 @@ pub(crate) mod http1;
 pub(crate) mod journal;
 pub(crate) mod liar;
 pub(crate) mod listener;
+pub(crate) mod moto;
 pub(crate) mod outside;
 pub(crate) mod payload;
 pub(crate) mod pki;
