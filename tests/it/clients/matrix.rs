@@ -2,7 +2,7 @@
 //! over TLS, and is refused what is not; how it goes, and what it then tells its user, is the table in docs/clients.md.
 //!
 //! Needs beside the rest Debian's libio-socket-ssl-perl, liblwp-protocol-https-perl, php-cli, php-curl, python3-aiohttp,
-//! python3-httpx and ruby, libraries for Node, and boto3 with moto (`.ci/run` has the commands).
+//! python3-httpx and ruby, libraries for Node, boto3 with moto, and reqwest (`.ci/run` has the commands).
 
 use std::fs;
 use std::path::Path;
@@ -70,6 +70,7 @@ const ROWS: &[Row] = &[
     Row { name: "PHP streams", runtime: "php", http: "around", https: "around", told: "" },
     Row { name: "Perl LWP", runtime: "perl", http: "forward", https: "connect", told: "403" },
     Row { name: "Perl HTTP::Tiny", runtime: "perl", http: "forward", https: "connect", told: "403" },
+    Row { name: "Rust reqwest", runtime: "rust", http: "forward", https: "connect", told: "TunnelUnsuccessful" },
 ];
 
 /// Fetches `url` by `program`, which is made anew each time, and holds what happens to the row of this name.
@@ -281,6 +282,15 @@ fn ruby_php_and_perl() {
     check("PHP streams", &scene, &|| Program::new("php").args(["-r", PHP_STREAMS, "--"]));
     check("Perl LWP", &scene, &|| Program::new("perl").args(["-MLWP::UserAgent", "-e", LWP]));
     check("Perl HTTP::Tiny", &scene, &|| Program::new("perl").args(["-MHTTP::Tiny", "-e", TINY]));
+}
+
+#[test]
+fn rust() {
+    const TARGET: &str = "target/tools/reqwest";
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(TARGET).join("debug/egret-test-reqwest");
+    let build = format!("cargo build --locked --manifest-path tests/reqwest/Cargo.toml --target-dir {TARGET}");
+    assert!(program.is_file(), "this test needs {}: {build}", program.display());
+    check("Rust reqwest", &Scene::new(), &script(&program, &[]));
 }
 
 /// A line of the table, but for the version.
