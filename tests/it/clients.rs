@@ -2,7 +2,8 @@
 //! far as it shows anything. No name here can be resolved but by egret.
 
 mod scene; // what the clients of the matrix meet
-mod matrix; // every client with what `egret env` gives it, and the table of the document
+mod table; // the table of the document, written anew where that is asked for
+mod matrix; // every client with what `egret env` gives it
 
 use std::fs;
 use std::path::{Path, PathBuf};
