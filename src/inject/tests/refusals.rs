@@ -133,6 +133,15 @@ fn entrypoints_that_cannot_be_seen() {
         &refused(&changed(SAMPLES[8].0, "    entrypoint:\n      - /app\n", "    entrypoint: /app --flag\n"), &wrap),
         &["is no list"],
     );
+    // What the definition itself shows is not to be said twice.
+    let arguments = ecs("\"environment\": []", "\"command\": [\"--all\"], \"environment\": []");
+    says(&refused(&arguments, &wrap), &["shows its Entrypoint; the definition's `command` follows that"]);
+    let given = Options { entrypoints: vec![("web".to_owned(), vec!["/bin/app".to_owned()])], ..wrap.clone() };
+    let added = super::there_and_back(&arguments, &given);
+    let json: serde_json::Value = serde_json::from_str(&added).expect("JSON");
+    let web = &json["containerDefinitions"][0];
+    assert_eq!(web["entryPoint"], serde_json::json!(["/opt/egret/egret", "run", "--", "/bin/app"]));
+    assert_eq!(web["command"], serde_json::json!(["--all"]));
     says(&refused(SAMPLES[2].0, &wrap), &["the task of the bare list of containers is not shown", "volume"]);
 }
 
