@@ -1,7 +1,7 @@
 # The image: one static program and nothing else. `docker build -t egret .`
 #
-# For builds that are to give the same octets the dependencies are locked, the path is fixed, and no clock is read; what is left is the
-# toolchain: give TOOLCHAIN by its digest.
+# For builds that are to give the same octets the dependencies are locked, no path of the build is in the program, and no clock is read;
+# what is left is the toolchain, with the path that it keeps sources at: give TOOLCHAIN by its digest (deploy/README.md).
 ARG TOOLCHAIN=rust:1.95-bookworm
 FROM ${TOOLCHAIN} AS build
 WORKDIR /src

@@ -67,6 +67,21 @@ fn the_program_needs_no_loader_and_no_library_and_does_not_grow_unnoticed() {
     assert_eq!(Program::at(&program).arg("--version").run().stdout, run_egret(["--version"], "").stdout);
 }
 
+/// Where it was built is not in it, or another folder would give other octets. Where the dependencies' sources are is: that path is
+/// the same in every image of the toolchain.
+#[test]
+fn no_path_of_the_build_is_in_the_program() {
+    let Some(program) = program() else { return };
+    let elf = fs::read(&program).expect("the program can be read");
+    let holds = |text: &str| elf.windows(text.len()).any(|part| part == text.as_bytes());
+    let here = env!("CARGO_MANIFEST_DIR");
+    let target = program.ancestors().nth(3).expect("target/TRIPLE/dist/egret").display().to_string();
+    for path in [&format!("{target}/"), &format!("{here}/src/"), &format!("{here}/policy/"), &format!("{here}/target/")] {
+        assert!(!holds(path), "{} holds {path}", program.display());
+    }
+    assert!(holds("proxy/src/"), "a test that finds nothing proves nothing");
+}
+
 /// A root with the program and nothing else, read-only; what enters it, and becomes nobody if it is root.
 fn root(program: &Path) -> Option<(TempDir, Vec<String>)> {
     let root = TempDir::new().expect("a temporary directory");
