@@ -54,14 +54,14 @@ pub(crate) async fn serve(mut connection: Box<Connection>) {
 }
 
 /// From the first byte to a tunnel, or to none where each request is to be looked at.
-async fn open(Connection { client, gateway, record, slots }: &mut Connection) -> Result<Option<Tunnel>, Stop> {
+async fn open(Connection { client, gateway, record, slots }: &mut Connection) -> Result<Option<Box<Tunnel>>, Stop> {
     let policy = gateway.policy();
     policy.hash().clone_into(&mut record.policy);
     let role = client.observed.role(&policy, gateway, None).await;
     policy.role_name(role).clone_into(&mut record.role);
     match greet(client, record).await? {
         Via::Forward => Ok(None),
-        via => tunnel(client, via, gateway, &policy, record, slots).await.map(Some),
+        via => Ok(Some(Box::new(tunnel(client, via, gateway, &policy, record, slots).await?))),
     }
 }
 

@@ -137,7 +137,7 @@ impl Forwarder {
         let moved = || from_client.total() + self.meter.total();
         tokio::select! {
             ended = served => self.finish(ended),
-            () = silence(self.gateway.limits.idle, moved) => self.record().close = Close::Idle,
+            () = silence(self.gateway.limits.idle, None, moved) => self.record().close = Close::Idle,
             () = revoked(&self.gateway, || self.live()) => self.record().close = Close::Revoked,
             () = first_head => self.record().stopped(&Fault::ClientTimeout.into()),
         }

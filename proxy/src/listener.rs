@@ -188,12 +188,11 @@ impl Gateway {
         let server = server.filter(|server| !server.ip().is_unspecified()).or_else(|| stream.local_addr().ok());
         let observed = Observed::new(server.map(|server| (peer, server)));
         let (gateway, close) = (Arc::clone(self), serving.close.clone());
-        serving.tasks.spawn(async move {
-            let client = Client::new(stream, observed, Instant::now() + gateway.limits.request);
-            let connection = Box::new(Connection { client, gateway, record, slots });
-            // In a box, as a future that is handed on takes its place twice.
-            close.run_until_cancelled(Box::pin(serve(connection))).await;
-        });
+        let client = Client::new(stream, observed, Instant::now() + gateway.limits.request);
+        let connection = Box::new(Connection { client, gateway, record, slots });
+        // In a box, as a future that is handed on takes its place twice.
+        let served = Box::pin(serve(connection));
+        serving.tasks.spawn(async move { close.run_until_cancelled(served).await });
     }
 }
 

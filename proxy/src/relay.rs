@@ -18,7 +18,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 pub(crate) use self::pipes::Pipes;
 use self::pipes::{Filled, Pipe};
@@ -43,33 +43,42 @@ pub(crate) struct End<'a> {
 
 /// Relays, beginning with what each end has already said. `meter` counts what is written to the upstream and read from it;
 /// it is kept outside, so that a relay cut short has still counted.
-pub(crate) async fn relay(client: End<'_>, upstream: End<'_>, pipes: &Pipes, limits: &Limits, meter: &Meter) -> Close {
+pub(crate) fn relay<'a>(
+    client: End<'a>,
+    upstream: End<'a>,
+    pipes: &'a Pipes,
+    limits: &'a Limits,
+    meter: &'a Meter,
+) -> impl Future<Output = Close> + Send + 'a {
     let (client_read, client_write) = client.stream.split();
     let (upstream_read, upstream_write) = upstream.stream.split();
     // What the upstream has said was counted when it was read.
     let mut counted = upstream.said.len();
     let mut up = Direction::new(client_read, upstream_write, client.said);
     let mut down = Direction::new(upstream_read, client_write, upstream.said);
-    let mut poll_up = |cx: &mut Context<'_>| up.poll(cx, pipes, &mut |count| meter.wrote(count));
-    let mut poll_down = |cx: &mut Context<'_>| {
-        down.poll(cx, pipes, &mut |count| {
-            let known = counted.min(count);
-            counted -= known;
-            meter.read(count - known);
-        })
-    };
-    let (close, upward_left) = tokio::select! {
-        ended = poll_fn(&mut poll_up) => match ended { Ok(()) => (Close::Client, false), Err(_) => return Close::Reset },
-        ended = poll_fn(&mut poll_down) => match ended { Ok(()) => (Close::Upstream, true), Err(_) => return Close::Reset },
-        () = silence(limits.idle, || meter.total()) => return Close::Idle,
-    };
-    tokio::select! {
-        // What the client still says to an upstream that has ended is lost; an answer cut short is not an end.
-        ended = poll_fn(|cx| if upward_left { poll_up(cx) } else { poll_down(cx) }) => {
-            if upward_left || ended.is_ok() { close } else { Close::Reset }
+    // The arguments of an `async fn` would take their place twice.
+    async move {
+        let mut poll_up = |cx: &mut Context<'_>| up.poll(cx, pipes, &mut |count| meter.wrote(count));
+        let mut poll_down = |cx: &mut Context<'_>| {
+            down.poll(cx, pipes, &mut |count| {
+                let known = counted.min(count);
+                counted -= known;
+                meter.read(count - known);
+            })
+        };
+        let (close, upward_left) = tokio::select! {
+            ended = poll_fn(&mut poll_up) => match ended { Ok(()) => (Close::Client, false), Err(_) => return Close::Reset },
+            ended = poll_fn(&mut poll_down) => match ended { Ok(()) => (Close::Upstream, true), Err(_) => return Close::Reset },
+            () = silence(limits.idle, None, || meter.total()) => return Close::Idle,
+        };
+        let end = Instant::now().checked_add(limits.half_closed);
+        tokio::select! {
+            // What the client still says to an upstream that has ended is lost; an answer cut short is not an end.
+            ended = poll_fn(|cx| if upward_left { poll_up(cx) } else { poll_down(cx) }) => {
+                if upward_left || ended.is_ok() { close } else { Close::Reset }
+            }
+            () = silence(limits.half_closed_idle, end, || meter.total()) => Close::Linger,
         }
-        () = silence(limits.half_closed_idle, || meter.total()) => Close::Linger,
-        () = sleep(limits.half_closed) => Close::Linger,
     }
 }
 
@@ -179,13 +188,14 @@ pub(crate) fn cut(close: Close, client: &TcpStream, upstream: &TcpStream) {
     }
 }
 
-/// Ends when nothing has moved for the limit. It looks once per limit, so a tunnel lives at most twice as long.
-pub(crate) async fn silence(limit: Duration, moved: impl Fn() -> u64) {
+/// Ends when nothing has moved for the limit, and at the end at the latest. It looks once per limit, so a tunnel lives at most
+/// twice as long.
+pub(crate) async fn silence(limit: Duration, end: Option<Instant>, moved: impl Fn() -> u64) {
     let mut seen = moved();
     loop {
-        sleep(limit).await;
+        sleep(end.map_or(limit, |end| limit.min(end.saturating_duration_since(Instant::now())))).await;
         let now = moved();
-        if now == seen {
+        if now == seen || end.is_some_and(|end| Instant::now() >= end) {
             return;
         }
         seen = now;

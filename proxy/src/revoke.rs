@@ -1,10 +1,12 @@
 //! Another policy, or the end of an audit, and the connections that are alive: where the gateway closes what is revoked,
 //! each of them is judged again by what it asked for, where it went and what it showed.
 
+use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use egret_policy::{Denial, Flight, Permit, Policy};
+use futures_util::future::BoxFuture;
 
 use crate::listener::{Gateway, now};
 
@@ -24,14 +26,17 @@ impl Live {
 }
 
 /// Ends once the policy in force would not let `live` through. Never ends where live connections are left alone.
-pub(crate) async fn revoked(gateway: &Gateway, live: impl Fn() -> Option<Live>) {
+/// There it takes no memory.
+pub(crate) fn revoked<'a>(gateway: &'a Gateway, live: impl Fn() -> Option<Live> + Send + 'a) -> BoxFuture<'a, ()> {
     if !gateway.close_revoked {
-        return std::future::pending().await;
+        return Box::pin(pending());
     }
-    let mut changes = gateway.changes.subscribe();
-    while live().is_none_or(|live| live.judge(&gateway.policy()).is_ok()) {
-        if changes.changed().await.is_err() {
-            return std::future::pending().await;
+    Box::pin(async move {
+        let mut changes = gateway.changes.subscribe();
+        while live().is_none_or(|live| live.judge(&gateway.policy()).is_ok()) {
+            if changes.changed().await.is_err() {
+                return pending().await;
+            }
         }
-    }
+    })
 }
