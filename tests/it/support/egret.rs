@@ -220,6 +220,16 @@ impl Egret {
         status
     }
 
+    /// The numbers of the processes that it started, or adopted, if it lives.
+    fn apps(&self) -> Vec<String> {
+        if !matches!(self.child().try_wait(), Ok(None)) {
+            return Vec::new();
+        }
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
+        let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        children.flat_map(|children| children.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+
     fn child(&self) -> MutexGuard<'_, Child> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -227,9 +237,15 @@ impl Egret {
 
 impl Drop for Egret {
     fn drop(&mut self) {
-        // Either fails only if egret is gone already.
+        // What it started would outlive it.
+        let apps = self.apps();
+        // Each fails only for who is gone already.
         drop(self.child().kill());
         drop(self.child().wait());
+        if !apps.is_empty() {
+            let groups = apps.iter().map(|app| format!("-{app}"));
+            drop(Command::new("kill").args(["-KILL", "--"]).args(groups).args(&apps).stderr(Stdio::null()).status());
+        }
         if thread::panicking() {
             let journal = self.stdout.all().join("\n");
             eprintln!("--- journal of egret {}\n{journal}\n--- stderr\n{}\n---", self.pid, self.stderr());
