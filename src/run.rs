@@ -78,6 +78,8 @@ async fn live(
     command: &[OsString],
 ) -> Outcome {
     let mut ending = Ending::listen().context("cannot listen for signals").map_err(Failure::Environment)?;
+    // Before anything is told, as whoever hears of it may ask for a reload.
+    let reasons = Reasons::listen(&settings.source).context("cannot listen for SIGHUP").map_err(Failure::Environment)?;
     let child = Told::default();
     let confinement = confinement::Told::default();
     let hold = hold(&settings, found)?;
@@ -97,7 +99,6 @@ async fn live(
     let phase = Phase { journal: journal.clone(), listen: listeners.addresses.clone(), admin: listeners.admin_address, gateway };
     let serving = Serving::default();
 
-    let reasons = Reasons::listen(&settings.source).context("cannot listen for SIGHUP").map_err(Failure::Environment)?;
     let direct = Direct::new(RwLock::new(settings.config.direct.clone()));
     let outlets = Outlets { journal: journal.clone(), readiness: Arc::clone(&readiness), stop: stop.clone() };
     let flows = Flows::start(&settings, outlets, &phase.gateway, &own, &direct);
