@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{interval, sleep};
 
@@ -136,18 +137,11 @@ impl Door {
     fn welcome(&self, met: Option<(TcpStream, Expected)>) {
         let Some((stream, whom)) = met else { return };
         let close = self.serving.close.clone();
-        match whom {
-            Expected::Guest(guest) => {
-                drop(self.serving.tasks.spawn(async move { close.run_until_cancelled(Box::pin(serve(*guest, stream))).await }));
-            }
-            Expected::Asker(inquiry) => {
-                drop(
-                    self.serving
-                        .tasks
-                        .spawn(async move { close.run_until_cancelled(Box::pin(names::serve(inquiry, stream))).await }),
-                );
-            }
-        }
+        let served: BoxFuture<'static, ()> = match whom {
+            Expected::Guest(guest) => Box::pin(serve(*guest, stream)),
+            Expected::Asker(inquiry) => Box::pin(names::serve(inquiry, stream)),
+        };
+        self.serving.tasks.spawn(async move { close.run_until_cancelled(served).await });
     }
 
     /// Forgets who waits for nobody.
