@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -135,6 +136,26 @@ fn c11_a_tunnel_that_outlives_the_drain_is_closed_and_recorded() {
     assert_eq!((&record["close"], &record["stage"], &record["decision"]), (&"drained".into(), &"relay".into(), &"allow".into()));
     assert_eq!((&record["bytes_up"], &record["bytes_down"]), (&12.into(), &12.into()), "its bytes are counted");
     assert_eq!(egret.events("lifecycle").last().map(|event| event["phase"].clone()), Some("stopped".into()));
+}
+
+/// How many threads serve beside the first; their names are set a moment after they began.
+fn becomes_served_by(egret: &Egret, count: usize) {
+    let name = |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    eventually(&format!("{count} further threads serve"), || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", egret.pid())).expect("a live process").flatten();
+        (tasks.filter(|task| name(task).starts_with("serve-")).count() == count).then_some(())
+    });
+}
+
+#[test]
+fn as_many_threads_serve_as_there_are_processors_and_four_at_most() {
+    let processors = thread::available_parallelism().expect("a number").get();
+    becomes_served_by(&Egret::with_policy("version: 1\n").start(), processors.min(4) - 1);
+    let status = fs::read_to_string("/proc/self/status").expect("a status");
+    let first = field(&status, "Cpus_allowed_list").split([',', '-']).next().expect("a processor");
+    let egret = Egret::with_policy("version: 1\n").under(["taskset", "-c", first]).start();
+    becomes_served_by(&egret, 0);
+    assert_eq!(http_connect(egret.proxy(), "evil.test:443").response.status, 403);
 }
 
 #[test]
