@@ -1,6 +1,6 @@
-//! Unix sockets where each of them is connected by the supervisor: without Landlock's right to connect.
+//! Unix sockets: those of others; and where each of them is connected by the supervisor, without Landlock's right to connect.
 
-use crate::yard::{Ground, Outcome, confined_on, ground, is_possible, is_root};
+use crate::yard::{Ground, Outcome, confined, confined_on, ground, is_possible, is_root, not_tested};
 
 /// Runs it on a kernel of old, if this is the ground of a plain run.
 fn of_old(ground_of_old: Ground, python: &str) -> Option<Outcome> {
@@ -19,6 +19,48 @@ def peer(s): return struct.unpack("3i", s.getsockopt(socket.SOL_SOCKET, socket.S
 
 fn serving_of_old(ground: Ground, python: &str) -> Option<Outcome> {
     of_old(ground, &format!("{SERVER}{python}"))
+}
+
+/// Tries the sockets of a container runtime as a user of its own, to whom gosu drops where the supervisor is root.
+const RUNTIME: &str = r#"
+import subprocess
+code = """
+import os, socket, errno
+def reached(name):
+    s = socket.socket(socket.AF_UNIX)
+    try: s.connect(name); return s.recv(9)
+    except OSError as error: return errno.errorcode[error.errno]
+os.symlink("roots.sock", "link")
+for name in ("roots.sock", f"{os.getcwd()}/roots.sock", "link", "/proc/self/fd/%d" % os.open("roots.sock", os.O_PATH)): print("roots", reached(name))
+try: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"x", "roots.sock")
+except OSError as error: print("roots", errno.errorcode[error.errno])
+print("open", reached("open.sock"), "abstract", reached(chr(0) + "runtime"))
+"""
+user = dict(user=1234, group=1234, extra_groups=[]) if os.getuid() == 0 else {}
+subprocess.run([sys.executable, "-c", code], check=True, **user)
+"#;
+
+/// No policy speaks of them: what keeps the app from one are its permissions, for which nobody lends the app anything, and of an
+/// abstract one Landlock's scope. One that is open to all is open to the app.
+#[test]
+fn test_33_unix_sockets_of_a_runtime() {
+    if !is_possible() {
+        return;
+    }
+    if !is_root() {
+        return not_tested("without root all sockets are of one user");
+    }
+    let ran = confined(RUNTIME);
+    let has_scopes = ground() != Ground::OldKernel;
+    ran.went_well().said(if has_scopes { "open b'runtime' abstract EPERM" } else { "open b'runtime' abstract b'runtime'" });
+    assert_eq!(ran.stdout.matches("roots EACCES").count(), 5, "{ran:#?}");
+}
+
+#[test]
+fn test_33_unix_sockets_of_a_runtime_and_a_supervisor_that_is_root() {
+    let Some(ran) = of_old(Ground::OldRoot, RUNTIME) else { return };
+    ran.went_well().said("open b'runtime' abstract b'runtime'");
+    assert_eq!(ran.stdout.matches("roots EACCES").count(), 5, "{ran:#?}");
 }
 
 #[test]
