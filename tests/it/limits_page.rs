@@ -80,6 +80,18 @@ fn the_rest_of_the_program_is_on_the_page_too() {
         ("src/admin.rs", "HEAD: Duration = Duration::from_secs(5)", "5 s for a head"),
         ("src/admin.rs", "LIFE: Duration = Duration::from_secs(60)", "60 s for all"),
         ("src/admin.rs", "MAX_HEAD: usize = 16 * 1024", "a head of 16 KiB"),
+        ("confine/src/supervisor.rs", "HANDLERS: usize = 2", "| 2 threads; one more each 0.5 s"),
+        ("confine/src/supervisor.rs", "PATIENCE: Duration = Duration::from_millis(500)", "each 0.5 s while all hang"),
+        ("confine/src/supervisor.rs", "MOST_HANDLERS: usize = 16", "up to 16"),
+        ("confine/src/supervisor/connect.rs", "MOST_PENDING: usize = 4096", "| connects without an answer | 4,096 |"),
+        ("confine/src/supervisor/connect.rs", "MOST_SLOW: usize = 64", "each on a thread of its own | 64 |"),
+        ("confine/src/sockets.rs", "MOST_HELD: usize = 512", "| 512, for 30 s |"),
+        ("confine/src/sockets.rs", "LONGEST_HELD: Duration = Duration::from_secs(30)", "| 512, for 30 s |"),
+        ("confine/src/supervisor/datagram.rs", "MOST_PAIRS: usize = 128", "connected to a nameserver | 128 |"),
+        ("confine/src/supervisor/relay.rs", "MOST_RELAYS: usize = 256", "datagrams are passed on | 256 |"),
+        ("src/confinement/exit.rs", "MOST_QUERIES: usize = 256", "| queries by UDP | 256 at one time |"),
+        ("proxy/src/confined/known.rs", "MOST_ADDRESSES: usize = 4096", "| 4,096, of 8 names each |"),
+        ("proxy/src/confined/known.rs", "MOST_NAMES: usize = 8", "| 4,096, of 8 names each |"),
         ("src/readiness.rs", "STARVED: Duration = Duration::from_secs(5)", "for 5 s after it"),
     ] {
         assert!(read(file).contains(constant), "{file} says no longer {constant}");

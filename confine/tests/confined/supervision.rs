@@ -1,6 +1,6 @@
 //! Attempts on the supervisor itself, and what it can bear.
 
-use crate::yard::{DESCRIPTORS, Ground, confined, ground, is_possible};
+use crate::yard::{DESCRIPTORS, Ground, confined, confined_with_stalled_file, ground, is_possible};
 
 #[test]
 fn test_16_signals_do_not_reach_the_supervisor() {
@@ -151,6 +151,55 @@ sys.stdout.flush(); os._exit(0)
     );
     ran.went_well();
     assert_eq!(ran.stdout, "203.0.113.7:443\n".repeat(5));
+}
+
+/// Whoever reads what does not arrive waits, and nothing interrupts that; so others go on. What arrives in the end is taken for
+/// what it is.
+#[test]
+fn test_25_memory_that_does_not_arrive_keeps_nobody_else_from_connecting() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined_with_stalled_file(
+        r#"
+PAGE, BROKEN, COUNT, RELEASE = 4096, 32, 64, 65
+file = os.open("stalled", os.O_RDONLY); assert os.fstat(file).st_size > RELEASE * PAGE
+libc.mmap.restype = ctypes.c_void_p; libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+PROT_READ, PROT_WRITE, MAP_PRIVATE = 1, 2, 2
+memory = libc.mmap(None, COUNT * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0)
+at = lambda page: ctypes.c_void_p(memory + page * PAGE)
+told = lambda page: os.pread(file, PAGE, page * PAGE).decode()
+stalled = []
+# In a process of its own, since memory that is waited for may be locked for all of its process.
+def stall(what, name, make, *arguments):
+    pid = os.fork()
+    if pid == 0:
+        s = make(); done = getattr(libc, name)(s.fileno(), *arguments)
+        result = greeting(s) if done == 0 else errno.errorcode[ctypes.get_errno()]
+        os.write(1, f"{what} {result}\n".encode()); os._exit(0)
+    stalled.append(pid)
+    while int(told(COUNT)) < len(stalled): assert os.waitpid(pid, os.WNOHANG)[0] == 0; time.sleep(0.01)
+def connected():
+    s = tcp(); s.connect(GOOD); return s
+udp = lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+nameserver = struct.pack("=HH4s8x", 2, socket.htons(53), socket.inet_aton("192.0.2.53"))
+stall("arrives", "connect", tcp, at(0), 16)
+stall("connect", "connect", tcp, at(BROKEN), 16)
+stall("bind", "bind", tcp, at(BROKEN + 1), 16)
+stall("query", "sendto", udp, at(BROKEN + 2), ctypes.c_size_t(100), 0, nameserver, 16)
+stall("peer", "getpeername", connected, at(BROKEN + 3), ctypes.byref(ctypes.c_int(16)))
+stall("killed", "connect", tcp, at(1), 16); os.kill(stalled[-1], signal.SIGKILL); killed = os.waitpid(stalled.pop(), 0)[1]
+for _ in range(5): assert greeting(connected()) == "203.0.113.7:443"
+print("others connect", killed, os.waitpid(-1, os.WNOHANG)[0]); sys.stdout.flush(); told(RELEASE)
+for pid in stalled: os.waitpid(pid, 0)
+for _ in range(5): assert greeting(connected()) == "203.0.113.7:443"
+"#,
+    );
+    ran.went_well().said("others connect 9 0").said("arrives 203.0.113.7:443");
+    for what in ["connect", "bind", "query", "peer"] {
+        ran.said(&format!("{what} EFAULT"));
+    }
+    assert!(ran.activity.contains("panics: 0") && ran.activity.contains("pending: 0"), "{ran:#?}");
 }
 
 #[test]

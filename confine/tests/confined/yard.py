@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 
+import stalled
+
 ETH_P_ALL = 3
 # What the kernel sends of its own for an interface with IPv6: router and neighbour solicitations, group reports.
 HOUSEKEEPING = {133, 135, 143}
@@ -81,6 +83,8 @@ def main():
     directory, command = sys.argv[1], sys.argv[2:]
     lay_out()
     run_a_runtime(directory)
+    if os.path.exists(f"{directory}/stalled"):
+        stalled.offer(directory)
     tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
     tap.bind(("out0", 0))
     tap.setblocking(False)

@@ -83,8 +83,12 @@ pub(crate) fn confined(python: &str) -> Outcome {
 /// Runs a Python program confined, with a list of what may be executed: whether it is enforced, and its paths. There is a
 /// directory `tools` with a few programs.
 pub(crate) fn confined_with_list(enforce: bool, paths: &[&str], command: &[&str]) -> Outcome {
-    let list = [if enforce { "enforce" } else { "audit" }].iter().chain(paths).map(|line| format!("{line}\n")).collect();
-    run_with(ground(), true, Some(list), command)
+    let list: String = [if enforce { "enforce" } else { "audit" }].iter().chain(paths).map(|line| format!("{line}\n")).collect();
+    let prepare = |directory: &Path| {
+        fs::write(directory.join("exec"), list).expect("a file");
+        lay_out_tools(directory);
+    };
+    run_with(ground(), true, prepare, command)
 }
 
 /// The same with nobody between: what it shows is that the attempt would have worked, and that the tap sees it.
@@ -104,18 +108,21 @@ pub(crate) fn run(confined: bool, command: &[&str]) -> Outcome {
 
 /// The same on this ground.
 pub(crate) fn run_on(ground: Ground, confined: bool, command: &[&str]) -> Outcome {
-    run_with(ground, confined, None, command)
+    run_with(ground, confined, |_| (), command)
 }
 
-fn run_with(ground: Ground, confined: bool, list: Option<String>, command: &[&str]) -> Outcome {
+/// Runs a Python program confined that has a file `stalled`, whose pages don't arrive before it says so.
+pub(crate) fn confined_with_stalled_file(python: &str) -> Outcome {
+    let prepare = |directory: &Path| fs::write(directory.join("stalled"), "").expect("a file");
+    run_with(ground(), true, prepare, &["/usr/bin/python3", "-c", &with_prelude(python)])
+}
+
+fn run_with(ground: Ground, confined: bool, prepare: impl FnOnce(&Path), command: &[&str]) -> Outcome {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let directory = shared().join(format!("yard-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
     fs::create_dir(&directory).expect("a directory");
     open_to_all(&directory, 0o777);
-    if let Some(list) = list {
-        fs::write(directory.join("exec"), list).expect("a file");
-        lay_out_tools(&directory);
-    }
+    prepare(&directory);
     let mut unshare = Command::new("unshare");
     unshare.args(["--net", "--mount"]);
     if !is_root() {
@@ -271,6 +278,7 @@ pub(crate) fn shared() -> &'static Path {
         open_to_all(&directory, 0o755);
         fs::copy(std::env::current_exe().expect("a name"), directory.join("supervisor")).expect("a copy");
         fs::write(directory.join("yard.py"), include_str!("yard.py")).expect("a file");
+        fs::write(directory.join("stalled.py"), include_str!("stalled.py")).expect("a file");
         fs::write(directory.join("profile.py"), include_str!("profile.py")).expect("a file");
         directory
     })
