@@ -26,7 +26,9 @@ pub(crate) enum Address {
     Nobody,
     /// A unix socket of this machine.
     Unix(UnixName),
-    /// AF_NETLINK, or a family without meaning.
+    /// The kernel, by netlink.
+    Kernel,
+    /// Somebody else by netlink, or a family without meaning.
     Other,
 }
 
@@ -58,8 +60,14 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Address, Errno> {
         libc::AF_INET => parse_v4(bytes),
         libc::AF_INET6 => parse_v6(bytes),
         libc::AF_UNIX => UnixName::parse(&bytes[family.len()..]).map(Address::Unix),
+        libc::AF_NETLINK if is_kernel(bytes) => Ok(Address::Kernel),
         _ => Ok(Address::Other),
     }
+}
+
+/// Whether a netlink address has neither a port nor a group (netlink(7)).
+fn is_kernel(bytes: &[u8]) -> bool {
+    array::<4>(bytes, 4) == Ok([0; 4]) && array::<4>(bytes, 8) == Ok([0; 4])
 }
 
 fn parse_v4(bytes: &[u8]) -> Result<Address, Errno> {

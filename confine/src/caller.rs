@@ -55,8 +55,10 @@ pub struct Process {
 pub(crate) enum Protocol {
     Tcp(Family),
     Udp(Family),
-    /// Unix or netlink: reaches nobody outside.
-    Local,
+    /// Reaches nobody outside.
+    Unix,
+    /// Reaches the kernel.
+    Netlink,
     /// Any other kind of socket.
     Other,
 }
@@ -162,7 +164,8 @@ impl Caller {
             b"UDP" => Protocol::Udp(Family::V4),
             b"UDPv6" => Protocol::Udp(Family::V6),
             // Streams have a name of their own since Linux 5.15.
-            b"UNIX" | b"UNIX-STREAM" | b"NETLINK" => Protocol::Local,
+            b"UNIX" | b"UNIX-STREAM" => Protocol::Unix,
+            b"NETLINK" => Protocol::Netlink,
             _ => Protocol::Other,
         })
     }

@@ -122,8 +122,8 @@ fn datagrams(probe: &Probe) -> Layer {
 }
 
 /// What differs without it.
-const UNIX_IS_BORN: &str = "unix sockets, too, are connected by the supervisor, whose pid their peers see; netlink sockets \
-    can't be connected, nor unix sockets by paths of procfs";
+const UNIX_IS_BORN: &str = "unix sockets, too, are connected by the supervisor, whose pid their peers see; unix \
+    sockets can't be connected by paths of procfs, nor netlink sockets to anybody but the kernel";
 
 fn second_wall(probe: &Probe) -> Layer {
     let name = "landlock-connect";

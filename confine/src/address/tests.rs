@@ -63,6 +63,10 @@ fn what_a_socket_is_bound_to_is_of_its_family_and_whole() {
 fn families_are_told_apart() {
     assert_eq!(parse(&[0, 0]), Ok(Address::Nobody));
     assert_eq!(parse(&[16, 0]), Ok(Address::Other));
+    let netlink = |port: u8, group: u8| [16, 0, 7, 7, 0, port, 0, 0, 0, 0, group, 0];
+    assert_eq!(parse(&netlink(0, 0)), Ok(Address::Kernel));
+    assert_eq!(parse(&netlink(0, 0)[..11]), Ok(Address::Other), "too short");
+    assert_eq!((parse(&netlink(1, 0)), parse(&netlink(0, 1))), (Ok(Address::Other), Ok(Address::Other)));
     assert_eq!(parse(&[]), Err(Errno::INVAL));
     assert_eq!(parse(&[2]), Err(Errno::INVAL));
 }

@@ -15,7 +15,7 @@ fn sockets_are_told_apart_without_being_taken() {
     let (unix, _other) = UnixDatagram::pair().unwrap();
     assert_eq!(this().protocol(tcp.as_raw_fd()), Ok(Protocol::Tcp(Family::V4)));
     assert_eq!(this().protocol(udp.as_raw_fd()), Ok(Protocol::Udp(Family::V4)));
-    assert_eq!(this().protocol(unix.as_raw_fd()), Ok(Protocol::Local));
+    assert_eq!(this().protocol(unix.as_raw_fd()), Ok(Protocol::Unix));
     assert_ne!(this().socket(tcp.as_raw_fd()), this().socket(udp.as_raw_fd()));
 }
 

@@ -47,7 +47,7 @@ fn look(shared: &Shared, call: &Notification) -> Result<Step, Errno> {
         (None, Some(Protocol::Udp(family))) => (family, Kind::Udp),
         // Should the descriptor mean an internet socket by the time the kernel looks: Landlock refuses to bind one of TCP, or a
         // connect finds the device; and those of datagrams can't send.
-        (None, Some(Protocol::Local)) => {
+        (None, Some(Protocol::Unix | Protocol::Netlink)) => {
             unix::let_go(shared, call, inode);
             return Ok(Step::LetThrough);
         }

@@ -120,7 +120,8 @@ fn look(shared: &Arc<Shared>, call: &Notification) -> Result<Step, Errno> {
         Address::Internet(destination) => aim(shared, call, inode, destination),
         Address::Nobody => disconnect(shared, call, inode),
         Address::Unix(name) if !shared.abilities.own_connects_fail => unix::connect(shared, call, inode, name),
-        Address::Unix(_) | Address::Other => local(shared, caller.protocol(number)?),
+        Address::Kernel if !shared.abilities.own_connects_fail => to_kernel(caller.protocol(number)?),
+        Address::Unix(_) | Address::Kernel | Address::Other => local(shared, caller.protocol(number)?),
     }
 }
 
@@ -129,8 +130,21 @@ fn look(shared: &Arc<Shared>, call: &Notification) -> Result<Step, Errno> {
 fn local(shared: &Shared, protocol: Protocol) -> Result<Step, Errno> {
     match protocol {
         Protocol::Tcp(_) | Protocol::Udp(_) => Err(Errno::AFNOSUPPORT),
-        Protocol::Local if shared.abilities.own_connects_fail => Ok(Step::LetThrough),
-        Protocol::Local | Protocol::Other => Err(Errno::ACCESS),
+        Protocol::Unix | Protocol::Netlink if shared.abilities.own_connects_fail => Ok(Step::LetThrough),
+        // As the kernel says to whoever has no privilege in this network.
+        Protocol::Netlink => Err(Errno::PERM),
+        Protocol::Unix | Protocol::Other => Err(Errno::ACCESS),
+    }
+}
+
+/// A connect to the kernel that may not go on by itself. Netlink sockets are with the kernel from birth, and nothing here connects
+/// one to anybody else: so nothing is to be done, but that the kernel would have given the socket a number, which it now gets when
+/// it sends.
+fn to_kernel(protocol: Protocol) -> Result<Step, Errno> {
+    match protocol {
+        Protocol::Netlink => Ok(Step::Answer(Ok(()))),
+        Protocol::Tcp(_) | Protocol::Udp(_) => Err(Errno::AFNOSUPPORT),
+        Protocol::Unix | Protocol::Other => Err(Errno::INVAL),
     }
 }
 
@@ -170,7 +184,7 @@ fn kind_of(shared: &Shared, caller: Caller, number: i32, inode: u64) -> Result<(
     match caller.protocol(number)? {
         Protocol::Tcp(family) => Ok((family, Kind::Tcp)),
         Protocol::Udp(family) => Ok((family, Kind::Udp)),
-        Protocol::Local | Protocol::Other => Err(Errno::INVAL),
+        Protocol::Unix | Protocol::Netlink | Protocol::Other => Err(Errno::INVAL),
     }
 }
 

@@ -275,7 +275,7 @@ fn look_at_send(shared: &Shared, call: &Notification) -> Result<Option<i64>, Err
         (None, Some((Kind::Tcp, _))) => return Ok(None),
         (None, None) => match caller.protocol(descriptor(call))? {
             Protocol::Udp(family) => family,
-            Protocol::Tcp(_) | Protocol::Local | Protocol::Other => return Ok(None),
+            Protocol::Tcp(_) | Protocol::Unix | Protocol::Netlink | Protocol::Other => return Ok(None),
         },
     };
     let Address::Internet(to) = caller.address(call.arguments[4], call.arguments[5])? else {

@@ -138,7 +138,8 @@ fn state_of(shared: &Shared, caller: Caller, number: i32, inode: u64) -> Result<
     }
     match caller.protocol(number)? {
         Protocol::Tcp(_) | Protocol::Udp(_) => Err(Errno::AFNOSUPPORT),
-        Protocol::Local => Ok(established::unix_state_of(inode)),
+        Protocol::Unix => Ok(established::unix_state_of(inode)),
+        Protocol::Netlink => Ok(None),
         Protocol::Other => Err(Errno::AFNOSUPPORT),
     }
 }

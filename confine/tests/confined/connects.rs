@@ -280,16 +280,29 @@ print([name for _, name in socket.if_nameindex()])
 }
 
 #[test]
-fn netlink_sockets_connect() {
+fn netlink_sockets_bind_connect_and_send() {
     if !is_possible() {
         return;
     }
     let ran = confined(
         r#"
-links = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); links.bind((0, 0)); print("netlink", outcome(links.connect, (0, 0)))
+RTM_NEWLINK, RTM_GETLINK, DUMP, KERNEL = 16, 18, 0x301, (0, 0)
+query = struct.pack("=IHHIIB3x", 20, RTM_GETLINK, DUMP, 1, 0, 0)
+def links(): return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+def told(s): return struct.unpack_from("=H", s.recv(1 << 16), 4)[0] == RTM_NEWLINK
+s = links(); s.bind(KERNEL); print("bound", s.getsockname()[0] > 0, outcome(s.connect, KERNEL), s.getpeername()); s.send(query); print("told", told(s))
+s = links(); print("unbound", outcome(s.connect, KERNEL)); s.sendall(query); print("told", told(s)); print("numbered", s.getsockname()[0] > 0)
+print("again", libc.connect(s.fileno(), (ctypes.c_char * 16)(), 16), outcome(s.connect, KERNEL))
+s = links(); s.sendto(query, KERNEL); print("told", told(s))
+s = links(); s.sendmsg([query], [], 0, KERNEL); print("told", told(s))
+print("others", outcome(links().connect, (4242, 0)), outcome(links().connect, (0, 1)))
+address = struct.pack("=HHII", socket.AF_NETLINK, 0, 0, 0)
+for s in (tcp(), socket.socket(socket.AF_UNIX)): print("no netlink", libc.connect(s.fileno(), address, 12), errno.errorcode[ctypes.get_errno()])
 "#,
     );
-    ran.went_well().said("netlink ok");
+    ran.went_well().said("bound True ok (0, 0)").said("unbound ok").said("numbered True").said("again 0 ok");
+    ran.said("others EPERM EPERM").said("no netlink -1 EAFNOSUPPORT").said("no netlink -1 EINVAL");
+    assert_eq!(ran.stdout.matches("told True").count(), 4, "{ran:#?}");
 }
 
 /// Threads, forks, an own table of descriptors, a new program in the middle of everything.
