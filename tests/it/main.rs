@@ -3,8 +3,8 @@
 //! Needs Debian's acl, curl, default-jdk-headless, git, golang-go, iproute2, libcap2-bin, libio-socket-ssl-perl,
 //! liblwp-protocol-https-perl, minisign, musl-tools, nginx-light, openssh-client, openssl, patch, php-cli, php-curl,
 //! postgresql-client, prometheus, python3-aiohttp, python3-httpx, python3-jsonschema, python3-requests, python3-venv,
-//! python3-yaml, ruby, util-linux and wget, Node 24 and libraries for it, moto, boto3 and reqwest, and for the tests of the
-//! image what `cargo dist` builds (`.ci/run` has the commands); a test that misses one fails and names it.
+//! python3-yaml, redis-tools, ruby, util-linux and wget, Node 24 and libraries for it, moto, boto3 and reqwest, and for the tests
+//! of the image what `cargo dist` builds (`.ci/run` has the commands); a test that misses one fails and names it.
 
 mod support;
 

@@ -14,6 +14,7 @@ egress:
     - 'good.test:80'
     - 'good.test:2222'
     - 'db.test:5433'
+    - 'db.test:6379'
 ";
 
 /// Runs this as the app to its end; what it writes to stdout is on stderr then.
@@ -281,4 +282,13 @@ fn psql() {
     assert!(code == 2 && said.contains("hello from the outside"), "{said}");
     assert_eq!(scene.record("db.test", 5433)["decision"], "allow");
     fails(&to("evil.test"), 2);
+}
+
+/// The client speaks first, and neither TLS nor HTTP.
+#[test]
+fn redis_cli() {
+    let to = |host| ["redis-cli", "-h", host, "GET", "greeting"];
+    reaches(&to("db.test"), "hello from the outside", &["44.0.0.8:6379"], &["db.test"]);
+    fails(&to("evil.test"), 1);
+    fails(&to("45.0.0.66"), 1);
 }

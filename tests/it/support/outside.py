@@ -271,6 +271,16 @@ def postgres(counted, where):
         return counted.stream.sendall(b"E" + struct.pack("!I", len(words) + 4) + words)
 
 
+def redis(counted, where):
+    """Enough of Redis's protocol to answer each command (RESP2: the number of its words, and each with its length)."""
+    said = b""
+    while data := counted.recv(65536):
+        said += data
+        if said.count(b"\r\n") == 1 + 2 * int(said[1:].split(b"\r\n")[0]):
+            counted.stream.sendall(b"+hello from the outside\r\n")
+            said = b""
+
+
 def with_tls(stream, meta):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(f"{DIRECTORY}/server.pem", f"{DIRECTORY}/server.key")
@@ -336,7 +346,8 @@ def main():
     tap = Tap(socket_of_tap)
     for address in NAMESERVERS:
         serve_dns(address)
-    for port, serve in {53: None, 80: http, 443: http, 8443: http, 2222: banner, 5432: echo, 5433: postgres}.items():
+    servers = {53: None, 80: http, 443: http, 8443: http, 2222: banner, 5432: echo, 5433: postgres, 6379: redis}
+    for port, serve in servers.items():
         listen(port, serve)
     tell(inside=holder.pid)
     for line in sys.stdin:
