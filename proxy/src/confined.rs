@@ -25,7 +25,8 @@ use crate::asker::Observed;
 use crate::client::Client;
 use crate::connect::{self, Begun, Connecting};
 use crate::connection::{
-    Connection, Slots, Tunnel, admit, agree, dial, dialled, judged_by_name, look, over_the_limit, resolve_and_vet,
+    Connection, Slots, Tunnel, admit, agree, dial, dialled, gone, judged_by_name, left, look, must_speak, over_the_limit,
+    resolve_and_vet,
 };
 use crate::fault::{ConnectFault, Fault, Stop};
 use crate::listener::{Gateway, now};
@@ -274,15 +275,23 @@ impl Judge {
         let (permit, upstream, shown) = match way {
             Way::Dialled(permit, upstream) => (permit, upstream, None),
             Way::Dialling(permit, connecting, started) => {
-                let outcome = connecting.done().await;
+                let outcome = tokio::select! {
+                    biased;
+                    outcome = connecting.done() => outcome,
+                    () = gone(client, must_speak(&permit)) => return Err(Fault::ClientGone.into()),
+                };
                 (permit, dialled(gateway, outcome, started, record)?, None)
             }
             Way::Shows(request) => {
                 let (request, flight) = judged_by_name(client, request, gateway, record).await?;
                 let mut permit = admit(&self.policy, &request, record)?;
                 record.target = Some(permit.target().clone());
-                let addresses = self.resolve_and_vet(&mut permit, record).await?;
-                (permit, dial(gateway, &addresses, record).await?, Some(flight))
+                let reach = async {
+                    let addresses = self.resolve_and_vet(&mut permit, record).await?;
+                    dial(gateway, &addresses, record).await
+                };
+                let upstream = unless_left(client, &flight, reach).await?;
+                (permit, upstream, Some(flight))
             }
         };
         let flight = look(client, &upstream, &permit, shown, gateway, record, slots).await?;
@@ -304,8 +313,10 @@ impl Judge {
         }
         let Ok(mut other) = self.policy.admit(&self.literal.clone().shown(name)) else { return Ok(permit) };
         let mut notes = record.clone();
-        if self.resolve_and_vet(&mut other, &mut notes).await.is_err() {
-            return Ok(permit);
+        match unless_left(client, flight, self.resolve_and_vet(&mut other, &mut notes)).await {
+            Ok(_) => {}
+            Err(left @ Stop::Fault(Fault::ClientGone)) => return Err(left),
+            Err(_) => return Ok(permit),
         }
         record.target = Some(other.target().clone());
         Ok(other)
@@ -328,6 +339,15 @@ impl Judge {
         };
         let is_known = permit.name_to_resolve().is_some_and(|name| self.gateway.known.has(name, address));
         if is_known { Ok(permit.vet(&[address])?) } else { resolve_and_vet(&self.gateway, permit, record).await }
+    }
+}
+
+/// What comes of this, unless a program that has shown its first flight leaves meanwhile. In TLS it would have to go on.
+async fn unless_left<T>(client: &Client, flight: &Flight, reach: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+    tokio::select! {
+        biased;
+        reached = reach => reached,
+        () = left(client, matches!(flight, Flight::Tls { .. })) => Err(Fault::ClientGone.into()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use egret_policy::{Denial, Flight, Host, Permit, Policy, Protocol, Reason, Request, Sni, VettedAddr};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{timeout, timeout_at};
@@ -95,8 +96,7 @@ async fn tunnel(
     slots.connection = Some(gateway.place()?);
     let (request, shown) = who_and_what(client, via, asked, gateway, policy, record).await?;
     let mut permit = admit(policy, &request, record)?;
-    // A client that may let the server speak first may also have said all that it has to say.
-    let must_speak = permit.protocol() != Protocol::Tcp && !peek::is_patient(&permit);
+    let must_speak = must_speak(&permit);
     let reach = async {
         let addresses = resolve_and_vet(gateway, &mut permit, record).await?;
         dial(gateway, &addresses, record).await
@@ -111,9 +111,15 @@ async fn tunnel(
     agree(permit, upstream, flight, record).await
 }
 
+/// Whether nothing comes of a client that says nothing: one that may let the server speak first may have said all that it has to
+/// say.
+pub(crate) fn must_speak(permit: &Permit) -> bool {
+    permit.protocol() != Protocol::Tcp && !peek::is_patient(permit)
+}
+
 /// Ends when the client has reset its connection, or has ended it where it would have to speak. What it says instead stays
 /// with it.
-async fn gone(client: &mut Client, must_speak: bool) {
+pub(crate) async fn gone(client: &mut Client, must_speak: bool) {
     if client.said.is_empty() {
         match client.hear_or_end().await {
             Ok(0) if must_speak => return,
@@ -121,7 +127,14 @@ async fn gone(client: &mut Client, must_speak: bool) {
             Ok(_) => {}
         }
     }
-    std::future::pending().await
+    left(client, false).await;
+}
+
+/// Ends when a client that has spoken has reset its connection; or has ended it, where it would have to go on. Nothing is read:
+/// tokio tells of an end with the interest in priority, too.
+pub(crate) async fn left(client: &Client, must_go_on: bool) {
+    let told = if must_go_on { Interest::ERROR | Interest::PRIORITY } else { Interest::ERROR };
+    let _ = client.stream.ready(told).await;
 }
 
 /// Looks at the first flight, if it has not been shown yet.

@@ -8,9 +8,9 @@ use egret_policy::Protocol;
 use egret_proxy::{Close, Limits, Stage};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::scene::{Entry, SOON, Scene, echo, endless, silent};
+use crate::scene::{Entry, SOON, Scene, echo, endless, hello, silent};
 
 /// A port of this address at which the kernel drops every SYN: its queue is full, and nobody accepts (listen(2)).
 fn black_hole(at: Ipv4Addr) -> (SocketAddr, Vec<Socket>) {
@@ -79,19 +79,75 @@ async fn r13_a_client_that_vanishes_during_dns_or_dial_ends_them() {
             let asked = scene.asked.load(Ordering::Relaxed);
             let mut client = scene.connect().await;
             client.write_all(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes()).await.expect("sent");
-            if resets {
-                // A reset overtakes what was said before.
-                while scene.asked.load(Ordering::Relaxed) == asked {
-                    tokio::task::yield_now().await;
-                }
-                SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a socket takes the option");
+            // A reset overtakes what was said before.
+            while resets && scene.asked.load(Ordering::Relaxed) == asked {
+                tokio::task::yield_now().await;
             }
-            drop(client);
+            leave(client, resets);
             let record = scene.record().await;
             assert_eq!((record.close, record.stage), (Close::Fault("client_gone"), stage), "{protocol:?} {resets}");
         }
         scene.all_ended().await;
     }
+}
+
+/// Goes, well or not.
+fn leave(client: TcpStream, resets: bool) {
+    if resets {
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a socket takes the option");
+    }
+    drop(client);
+}
+
+#[tokio::test]
+async fn r13_a_client_that_has_said_more_and_is_reset_ends_what_is_done_for_it() {
+    let scene = Scene::new(endless(), Protocol::Any, vec![("silent.test", Entry::Silent)]).await;
+    let mut client = scene.connect().await;
+    client.write_all(b"CONNECT silent.test:443 HTTP/1.1\r\nHost: silent.test\r\n\r\nand more").await.expect("sent");
+    while scene.asked.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    leave(client, true);
+    assert_eq!(scene.record().await.close, Close::Fault("client_gone"));
+    scene.all_ended().await;
+}
+
+#[tokio::test]
+async fn r13_a_confined_program_that_vanishes_ends_what_is_done_for_it() {
+    let (hole, _sockets) = black_hole(Ipv4Addr::LOCALHOST);
+    let names = || vec![("silent.test", Entry::Silent), ("allowed.test", Entry::At(vec![Ipv4Addr::LOCALHOST.into()]))];
+    let scene = Scene::new(endless(), Protocol::Tls, names()).await;
+    for resets in [false, true] {
+        for (name, stage) in [("silent.test", Stage::Resolve), ("allowed.test", Stage::Connect)] {
+            let asked = scene.asked.load(Ordering::Relaxed);
+            let mut program = scene.confined(hole).await;
+            program.write_all(&hello(name)).await.expect("sent");
+            while scene.asked.load(Ordering::Relaxed) == asked {
+                tokio::task::yield_now().await;
+            }
+            leave(program, resets);
+            let record = scene.record().await;
+            assert_eq!((record.close, record.stage), (Close::Fault("client_gone"), stage), "{name} {resets}");
+        }
+    }
+    // What its address stands for is known: it is dialled before it shows anything.
+    scene.confined_asks_for("allowed.test").await;
+    for resets in [false, true] {
+        leave(scene.confined(hole).await, resets);
+        let record = scene.record().await;
+        assert_eq!((record.close, record.stage), (Close::Fault("client_gone"), Stage::Connect), "{resets}");
+    }
+    // It shows another name than its address stands for.
+    let asked = scene.asked.load(Ordering::Relaxed);
+    let mut program = scene.confined(silent().await).await;
+    program.write_all(&hello("silent.test")).await.expect("sent");
+    while scene.asked.load(Ordering::Relaxed) == asked {
+        tokio::task::yield_now().await;
+    }
+    leave(program, false);
+    let record = scene.record().await;
+    assert_eq!((record.close, record.stage), (Close::Fault("client_gone"), Stage::Confirm));
+    scene.all_ended().await;
 }
 
 #[tokio::test]

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use egret_policy::{Draft, Name, NamePattern, Policy, Ports, Protocol, RuleDraft, Surroundings, To};
 use egret_proxy::{
-    BoxedAnswers, BoxedRecords, ConnectFault, DnsFault, Gateway, Limits, NameRecord, Observer, Record, RequestRecord, Resolve,
-    Serving, Via,
+    BoxedAnswers, BoxedRecords, Call, ConnectFault, Dialled, DnsFault, Door, Gateway, Limits, NameRecord, Observer, Record,
+    RequestRecord, Resolve, Serving, Via,
 };
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Longer than any test may take.
@@ -96,6 +97,7 @@ impl Observer for Told {
 pub(crate) struct Scene {
     pub(crate) proxy: SocketAddr,
     pub(crate) asked: Arc<AtomicUsize>,
+    gateway: Arc<Gateway>,
     serving: Serving,
     records: Mutex<UnboundedReceiver<Record>>,
 }
@@ -117,8 +119,8 @@ impl Scene {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let proxy = listener.local_addr().expect("an address");
         let serving = Serving::default();
-        tokio::spawn(gateway.serve(listener, serving.clone()));
-        Self { proxy, asked, serving, records: Mutex::new(records) }
+        tokio::spawn(Arc::clone(&gateway).serve(listener, serving.clone()));
+        Self { proxy, asked, gateway, serving, records: Mutex::new(records) }
     }
 
     /// With `allowed.test` at 127.0.0.1.
@@ -145,6 +147,27 @@ impl Scene {
         stream
     }
 
+    /// The connection of a confined program that called connect(2) with this address.
+    pub(crate) async fn confined(&self, to: SocketAddr) -> TcpStream {
+        let door = Door::open(&self.gateway, &self.serving).await.expect("a port");
+        let (Dialled::Now(guest) | Dialled::Later(guest)) = Call::judge(&self.gateway, to, None).expect("it is allowed").dial()
+        else {
+            panic!("{to} fails at once")
+        };
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+        door.expect(socket.local_addr().expect("an address"), guest);
+        socket.connect(door.address_for(to)).await.expect("the door opens")
+    }
+
+    /// A confined program asks for the addresses of this name, and what it is told is known from then on.
+    pub(crate) async fn confined_asks_for(&self, name: &str) {
+        let labels =
+            name.split('.').flat_map(|label| [&[u8::try_from(label.len()).expect("short")][..], label.as_bytes()].concat());
+        let query = [&[0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &labels.collect::<Vec<u8>>(), &[0, 0, 1, 0, 1]].concat();
+        assert!(self.gateway.answer_query(&query, None).await.is_some());
+    }
+
     /// The next record.
     pub(crate) async fn record(&self) -> Record {
         let next = std::future::poll_fn(|cx| self.records.lock().expect("not poisoned").poll_recv(cx));
@@ -157,6 +180,15 @@ impl Scene {
         self.serving.tasks.close();
         self.serving.tasks.wait().await;
     }
+}
+
+/// A ClientHello for this name.
+pub(crate) fn hello(name: &'static str) -> Vec<u8> {
+    let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let mut client = ClientConnection::new(Arc::new(config), name.try_into().expect("a name")).expect("a client");
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).expect("it fits");
+    hello
 }
 
 /// Up to the empty line, and not a byte more.
