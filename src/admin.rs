@@ -126,7 +126,7 @@ async fn status(State(admin): State<Admin>) -> impl IntoResponse {
         "ready": admin.readiness.why_not().is_none(),
         "not_ready": admin.readiness.why_not(),
         "listen": admin.listen,
-        "policy": { "hash": policy.hash(), "mode": policy.mode_at(now()).to_string(), "rules": policy.rules().len() },
+        "policy": { "hash": **policy.hash(), "mode": policy.mode_at(now()).to_string(), "rules": policy.rules().len() },
         "unserved": *admin.unserved.lock().unwrap_or_else(PoisonError::into_inner),
         "files": admin.files.status(),
         "flows": admin.flows.status(),

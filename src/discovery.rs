@@ -3,13 +3,17 @@
 
 pub(crate) mod report;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::SystemTime;
 
+use egret_policy::RuleId;
 use egret_proxy::{Decision, NameRecord, Record, RequestRecord, Stage, Via};
 use serde::{Deserialize, Serialize};
 
-use crate::events::{host_text, rfc3339};
+use crate::events::host_text;
+use crate::moment::Moment;
 
 /// The most destinations that are kept apart; an app can ask for as many names as it likes. Further ones are counted
 /// together.
@@ -24,15 +28,22 @@ pub(crate) struct Sighting {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) verdict: Verdict,
-    pub(crate) reason: Option<String>,
-    pub(crate) rule: Option<String>,
+    pub(crate) reason: Option<Cow<'static, str>>,
+    pub(crate) rule: Option<Rule>,
     pub(crate) known_by: &'static str,
     pub(crate) verified: bool,
     pub(crate) failed: bool,
-    pub(crate) class: Option<String>,
-    pub(crate) time: String,
+    pub(crate) class: Option<Cow<'static, str>>,
+    pub(crate) time: Moment,
     pub(crate) bytes_up: u64,
     pub(crate) bytes_down: u64,
+}
+
+/// A rule by its id, as it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    Known(RuleId),
+    Read(String),
 }
 
 /// What was decided. Ordered: of two, the later one is what a reader must know of.
@@ -69,8 +80,8 @@ pub(crate) struct Destination {
     pub(crate) failures: u64,
     pub(crate) bytes_up: u64,
     pub(crate) bytes_down: u64,
-    pub(crate) first_seen: String,
-    pub(crate) last_seen: String,
+    pub(crate) first_seen: Moment,
+    pub(crate) last_seen: Moment,
 }
 
 /// The table.
@@ -82,13 +93,16 @@ pub(crate) struct Discovery {
 
 impl Discovery {
     /// Folds one sighting in.
-    pub(crate) fn see(&mut self, sighting: Sighting) {
-        let key = (sighting.host.clone(), sighting.port);
+    pub(crate) fn see(&mut self, mut sighting: Sighting) {
+        let key = (std::mem::take(&mut sighting.host), sighting.port);
         let full = self.seen.len() >= MAX_DESTINATIONS;
         match self.seen.get_mut(&key) {
-            Some(destination) => destination.add(sighting),
+            Some(destination) => destination.add(&sighting),
             None if full => self.other += 1,
-            None => drop(self.seen.insert(key, Destination::new(sighting))),
+            None => {
+                sighting.host.clone_from(&key.0);
+                self.seen.insert(key, Destination::new(sighting));
+            }
         }
     }
 
@@ -109,14 +123,14 @@ impl Discovery {
 impl Destination {
     fn new(sighting: Sighting) -> Self {
         let mut destination = Self {
-            host: sighting.host.clone(),
+            host: String::new(),
             port: sighting.port,
             protocol: "tcp".to_owned(),
             verdict: sighting.verdict,
             failed: true,
             unverified: true,
-            reason: sighting.reason.clone(),
-            rule: sighting.rule.clone(),
+            reason: sighting.reason.as_deref().map(str::to_owned),
+            rule: sighting.rule.as_ref().map(ToString::to_string),
             known_by: BTreeSet::new(),
             classes: BTreeSet::new(),
             connections: 0,
@@ -125,23 +139,27 @@ impl Destination {
             failures: 0,
             bytes_up: 0,
             bytes_down: 0,
-            first_seen: sighting.time.clone(),
-            last_seen: sighting.time.clone(),
+            first_seen: sighting.time,
+            last_seen: sighting.time,
         };
-        destination.add(sighting);
+        destination.add(&sighting);
+        destination.host = sighting.host;
         destination
     }
 
-    fn add(&mut self, sighting: Sighting) {
+    /// Adds what was seen once more; where that tells nothing new, nothing is allocated.
+    fn add(&mut self, sighting: &Sighting) {
         if sighting.verdict > self.verdict {
             self.verdict = sighting.verdict;
-            self.reason = sighting.reason;
-            self.rule = sighting.rule;
+            self.reason = sighting.reason.as_deref().map(str::to_owned);
+            self.rule = sighting.rule.as_ref().map(ToString::to_string);
         }
         self.failed &= sighting.failed || sighting.verdict == Verdict::Deny;
         self.unverified &= !sighting.verified;
-        self.known_by.insert(sighting.known_by.to_owned());
-        self.classes.extend(sighting.class);
+        add(&mut self.known_by, sighting.known_by);
+        if let Some(class) = &sighting.class {
+            add(&mut self.classes, class);
+        }
         self.connections += 1;
         self.denied += u64::from(sighting.verdict == Verdict::Deny);
         self.would_deny += u64::from(sighting.verdict == Verdict::WouldDeny);
@@ -149,11 +167,8 @@ impl Destination {
         // A journal may say anything.
         self.bytes_up = self.bytes_up.saturating_add(sighting.bytes_up);
         self.bytes_down = self.bytes_down.saturating_add(sighting.bytes_down);
-        if sighting.time < self.first_seen {
-            self.first_seen = sighting.time;
-        } else if sighting.time > self.last_seen {
-            self.last_seen = sighting.time;
-        }
+        self.first_seen = self.first_seen.min(sighting.time);
+        self.last_seen = self.last_seen.max(sighting.time);
     }
 
     /// What a reader must know before taking the name for an allow-list.
@@ -167,6 +182,21 @@ impl Destination {
         let failed = (self.failed && !all_denied).then_some("failed");
         let unverified = (self.unverified && !self.failed && !all_denied).then_some("unverified");
         verdict.into_iter().chain(failed).chain(unverified).collect()
+    }
+}
+
+fn add(texts: &mut BTreeSet<String>, text: &str) {
+    if !texts.contains(text) {
+        texts.insert(text.to_owned());
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Known(id) => id.as_str(),
+            Self::Read(text) => text,
+        })
     }
 }
 
@@ -200,12 +230,12 @@ impl Sighting {
             host,
             port: target.port,
             verdict,
-            reason: denial.map(|denial| denial.reason.code().to_owned()),
-            rule: record.rule.as_ref().map(ToString::to_string),
+            reason: denial.map(|denial| denial.reason.code().into()),
+            rule: record.rule.clone().map(Rule::Known),
             known_by,
             failed: verdict != Verdict::Deny && record.stage != Stage::Relay,
-            class: record.class.map(|class| class.to_string()),
-            time: rfc3339(record.opened + record.duration),
+            class: record.class.map(|class| class.as_str().into()),
+            time: (record.opened + record.duration).into(),
             bytes_up: record.bytes_up,
             bytes_down: record.bytes_down,
         })
@@ -217,13 +247,13 @@ impl Sighting {
             host: name.name.clone(),
             port: DNS,
             verdict: Verdict::Deny,
-            reason: Some(name.denial.reason.code().to_owned()),
-            rule: name.denial.rule.as_ref().map(ToString::to_string),
+            reason: Some(name.denial.reason.code().into()),
+            rule: name.denial.rule.clone().map(Rule::Known),
             known_by: "dns",
             verified: false,
             failed: false,
             class: None,
-            time: rfc3339(SystemTime::now()),
+            time: SystemTime::now().into(),
             bytes_up: 0,
             bytes_down: 0,
         }
@@ -238,13 +268,13 @@ impl Sighting {
             host: host_text(&target.host),
             port: target.port,
             verdict,
-            reason: denial.map(|denial| denial.reason.code().to_owned()),
-            rule: request.rule.as_ref().map(ToString::to_string),
+            reason: denial.map(|denial| denial.reason.code().into()),
+            rule: request.rule.clone().map(Rule::Known),
             known_by: "host",
             verified: true,
             failed: request.fault.is_some(),
-            class: request.class.map(|class| class.to_string()),
-            time: rfc3339(SystemTime::now()),
+            class: request.class.map(|class| class.as_str().into()),
+            time: SystemTime::now().into(),
             bytes_up: request.bytes_up,
             bytes_down: request.bytes_down,
         })
@@ -274,14 +304,14 @@ impl Sighting {
         Some(Self {
             port: if kind == "name" { DNS } else { u16::try_from(number("port")).ok()? },
             verdict,
-            reason: text("reason"),
-            rule: text("rule"),
+            reason: text("reason").map(Cow::Owned),
+            rule: text("rule").map(Rule::Read),
             known_by,
             verified,
             failed: verdict != Verdict::Deny
                 && if kind == "request" { text("fault").is_some() } else { text("stage").as_deref() != Some("relay") },
-            class: text("class"),
-            time: text("time")?,
+            class: text("class").map(Cow::Owned),
+            time: event.get("time")?.as_str()?.parse().ok()?,
             bytes_up: number("bytes_up"),
             bytes_down: number("bytes_down"),
             host,

@@ -9,10 +9,11 @@ use std::time::SystemTime;
 
 use egret_policy::{Denial, Effect, Host, Rule, Target, UnixTime};
 use egret_proxy::{Decision, NameRecord, Record, RequestRecord};
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::confinement::Confinement;
+use crate::moment::Moment;
 
 /// The version of every event. It changes when a field changes its meaning or goes; new fields do not change it.
 pub(crate) const VERSION: u32 = 1;
@@ -171,7 +172,7 @@ struct Line<'a, T> {
 
 #[derive(Serialize)]
 struct Connection<'a> {
-    id: &'a str,
+    id: String,
     decision: Option<&'static str>,
     reason: Option<&'static str>,
     rule: Option<&'a str>,
@@ -215,7 +216,7 @@ struct NameFields<'a> {
 
 #[derive(Serialize)]
 struct Request<'a> {
-    id: &'a str,
+    id: String,
     decision: &'static str,
     reason: Option<&'static str>,
     rule: Option<&'a str>,
@@ -275,8 +276,7 @@ fn line(event: &str, time: SystemTime, fields: impl Serialize) -> String {
 
 /// RFC 3339 in UTC, to the millisecond.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
-    let stamp = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
-    format!("{:.3}", stamp.round(Unit::Millisecond).unwrap_or(stamp))
+    Moment::from(time).to_string()
 }
 
 /// The same for a time of the policy, to the second.
@@ -301,7 +301,7 @@ pub(crate) fn escape(json: String) -> String {
 fn connection(record: &Record) -> Connection<'_> {
     let denial = record.objection();
     Connection {
-        id: &record.id,
+        id: record.id.to_string(),
         decision: record.decision().map(Decision::as_str),
         reason: reason(denial),
         rule: record.rule.as_ref().map(egret_policy::RuleId::as_str),
@@ -332,7 +332,7 @@ fn connection(record: &Record) -> Connection<'_> {
 fn request(record: &RequestRecord) -> Request<'_> {
     let denial = record.objection();
     Request {
-        id: &record.id,
+        id: record.id.to_string(),
         decision: record.decision().as_str(),
         reason: reason(denial),
         rule: record.rule.as_ref().map(egret_policy::RuleId::as_str),

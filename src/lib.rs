@@ -25,6 +25,7 @@ mod reading;
 mod evidence;
 mod replay;
 mod learn;
+mod moment;
 mod variables;
 mod inject;
 pub mod retelling;

@@ -1,14 +1,15 @@
 //! Every metric name in one table, with what it means. Counters are fed from what the members report; nothing here
 //! decides. Host names are never labels: an app can ask for as many as it likes.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use egret_inotify_fim::ledger::{Ledger, REASONS};
-use egret_policy::{Mode, Policy, Reason};
+use egret_policy::{Mode, Policy, Reason, RuleId};
 use egret_proxy::{Close, ConnectFault, Decision, DnsFault, NameRecord, Record, RequestRecord, Via};
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 pub(crate) const EVENTS_DROPPED: &str = "egret_events_dropped_total";
@@ -140,17 +141,17 @@ fn begin_at_zero() {
     for result in ["loaded", "rejected"] {
         counter!(POLICY_RELOADS, "result" => result).absolute(0);
     }
-    for via in [Via::Connect, Via::Forward, Via::Socks5, Via::Socks4, Via::Tls, Via::Confined] {
+    for via in VIAS {
         gauge!(ACTIVE, "via" => via.as_str()).set(0.0);
     }
 }
 
 /// The hash and mode that the info series tells of.
-static IN_FORCE: Mutex<Option<(String, Mode)>> = Mutex::new(None);
+static IN_FORCE: Mutex<Option<(Arc<str>, Mode)>> = Mutex::new(None);
 
 /// Another policy is in force, or another mode of it. The former info series goes to 0, as a series cannot be taken back.
 pub(crate) fn policy_in_force(policy: &Policy) {
-    let told = (policy.hash().to_owned(), policy.mode_at(egret_proxy::now()));
+    let told = (Arc::clone(policy.hash()), policy.mode_at(egret_proxy::now()));
     let mut former = IN_FORCE.lock().unwrap_or_else(PoisonError::into_inner);
     if former.as_ref() == Some(&told) {
         return;
@@ -168,72 +169,142 @@ pub(crate) fn policy_loaded() {
     gauge!(POLICY_LOADED).set(now.as_secs_f64());
 }
 
-fn info((hash, mode): &(String, Mode)) -> metrics::Gauge {
-    gauge!(POLICY_INFO, "hash" => hash.clone(), "mode" => mode.to_string())
+fn info((hash, mode): &(Arc<str>, Mode)) -> metrics::Gauge {
+    gauge!(POLICY_INFO, "hash" => Arc::clone(hash), "mode" => mode.to_string())
 }
 
 pub(crate) fn reloaded(result: &'static str) {
     counter!(POLICY_RELOADS, "result" => result).increment(1);
 }
 
-pub(crate) fn began(via: Via) {
-    gauge!(ACTIVE, "via" => via.as_str()).increment(1.0);
+const VIAS: [Via; 6] = [Via::Connect, Via::Forward, Via::Socks5, Via::Socks4, Via::Tls, Via::Confined];
+
+/// The series that every connection moves, found once: to find one by its name and labels costs more than a decision does.
+pub(crate) struct Connections {
+    by_via: [(Gauge, Histogram); VIAS.len()],
+    verdicts: Mutex<HashMap<Verdict, Counter>>,
+    bytes: Mutex<HashMap<Arc<str>, [Counter; 2]>>,
+    resolved: Counter,
+    resolving: Histogram,
+    dialling: Histogram,
+    destinations: Gauge,
 }
 
-pub(crate) fn decided(record: &Record) {
-    let Some(decision) = record.decision() else { return };
-    let reason = record.objection().map(|denial| denial.reason);
-    let rule = record.rule.as_ref().map(|rule| rule.as_str().to_owned());
-    count(decision.as_str(), reason, record.role.clone(), rule);
+/// The labels of a verdict; as many as the recorder has series for them.
+type Verdict = (Decision, Option<Reason>, Arc<str>, Option<RuleId>);
+
+impl Connections {
+    /// Registers the series with the recorder that is installed.
+    pub(crate) fn new() -> Self {
+        let of_via = |via: Via| (gauge!(ACTIVE, "via" => via.as_str()), histogram!(DURATION, "via" => via.as_str()));
+        Self {
+            by_via: VIAS.map(of_via),
+            verdicts: Mutex::default(),
+            bytes: Mutex::default(),
+            resolved: counter!(DNS_QUERIES, "result" => "ok"),
+            resolving: histogram!(DNS_DURATION),
+            dialling: histogram!(CONNECT_DURATION),
+            destinations: gauge!(DESTINATIONS),
+        }
+    }
+
+    fn of(&self, via: Via) -> &(Gauge, Histogram) {
+        // In the order of `VIAS`.
+        let at = match via {
+            Via::Connect => 0,
+            Via::Forward => 1,
+            Via::Socks5 => 2,
+            Via::Socks4 => 3,
+            Via::Tls => 4,
+            Via::Confined => 5,
+        };
+        &self.by_via[at]
+    }
+
+    pub(crate) fn began(&self, via: Via) {
+        self.of(via).0.increment(1.0);
+    }
+
+    pub(crate) fn decided(&self, record: &Record) {
+        let Some(decision) = record.decision() else { return };
+        let reason = record.objection().map(|denial| denial.reason);
+        self.count((decision, reason, Arc::clone(&record.role), record.rule.clone()));
+    }
+
+    pub(crate) fn answered(&self, request: &RequestRecord) {
+        let reason = request.objection().map(|denial| denial.reason);
+        self.count((request.decision(), reason, Arc::clone(&request.role), request.rule.clone()));
+    }
+
+    pub(crate) fn name_refused(&self, record: &NameRecord) {
+        let denial = &record.denial;
+        self.count((Decision::Deny, Some(denial.reason), Arc::clone(&record.role), denial.rule.clone()));
+    }
+
+    fn count(&self, verdict: Verdict) {
+        if verdict.1 == Some(Reason::SniMismatch) {
+            counter!(SNI_MISMATCH).increment(1);
+        }
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        match verdicts.get(&verdict) {
+            Some(counter) => counter.increment(1),
+            None => {
+                let counter = verdict_counter(&verdict);
+                counter.increment(1);
+                verdicts.insert(verdict, counter);
+            }
+        }
+    }
+
+    pub(crate) fn closed(&self, record: &Record) {
+        if let Some(via) = record.via {
+            let (active, duration) = self.of(via);
+            active.decrement(1.0);
+            duration.record(record.duration.as_secs_f64());
+        }
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !bytes.contains_key(&record.role) {
+            bytes.insert(Arc::clone(&record.role), byte_counters(&record.role));
+        }
+        let [up, down] = &bytes[&record.role];
+        up.increment(record.bytes_up);
+        down.increment(record.bytes_down);
+        if record.close == Close::Revoked {
+            counter!(REVOKED).increment(1);
+        }
+    }
+
+    pub(crate) fn resolved(&self, outcome: Result<(), DnsFault>, took: Duration) {
+        match outcome {
+            Ok(()) => self.resolved.increment(1),
+            Err(fault) => counter!(DNS_QUERIES, "result" => fault.code()).increment(1),
+        }
+        self.resolving.record(took.as_secs_f64());
+    }
+
+    pub(crate) fn dialled(&self, outcome: Result<(), ConnectFault>, took: Duration) {
+        if let Err(fault) = outcome {
+            counter!(CONNECT_FAILURES, "kind" => fault.code()).increment(1);
+        }
+        self.dialling.record(took.as_secs_f64());
+    }
+
+    pub(crate) fn destinations(&self, count: usize) {
+        self.destinations.set(float(count));
+    }
 }
 
-pub(crate) fn answered(request: &RequestRecord) {
-    let reason = request.objection().map(|denial| denial.reason);
-    let rule = request.rule.as_ref().map(|rule| rule.as_str().to_owned());
-    count(request.decision().as_str(), reason, request.role.clone(), rule);
+fn verdict_counter((decision, reason, role, rule): &Verdict) -> Counter {
+    let (reason, rule) = (reason.map_or("", Reason::code), rule.as_ref().map_or("", RuleId::as_str).to_owned());
+    counter!(DECISIONS, "decision" => decision.as_str(), "reason" => reason, "role" => Arc::clone(role), "rule" => rule)
 }
 
-fn count(decision: &'static str, reason: Option<Reason>, role: String, rule: Option<String>) {
-    if reason == Some(Reason::SniMismatch) {
-        counter!(SNI_MISMATCH).increment(1);
-    }
-    let reason = reason.map_or("", Reason::code);
-    counter!(DECISIONS, "decision" => decision, "reason" => reason, "role" => role, "rule" => rule.unwrap_or_default())
-        .increment(1);
-}
-
-pub(crate) fn closed(record: &Record) {
-    if let Some(via) = record.via {
-        gauge!(ACTIVE, "via" => via.as_str()).decrement(1.0);
-        histogram!(DURATION, "via" => via.as_str()).record(record.duration.as_secs_f64());
-    }
-    for (direction, bytes) in [("up", record.bytes_up), ("down", record.bytes_down)] {
-        counter!(BYTES, "direction" => direction, "role" => record.role.clone()).increment(bytes);
-    }
-    if record.close == Close::Revoked {
-        counter!(REVOKED).increment(1);
-    }
+fn byte_counters(role: &Arc<str>) -> [Counter; 2] {
+    ["up", "down"].map(|direction| counter!(BYTES, "direction" => direction, "role" => Arc::clone(role)))
 }
 
 pub(crate) fn executed(mode: Mode) {
     counter!(EXECUTIONS, "mode" => mode.to_string()).increment(1);
-}
-
-pub(crate) fn name_refused(record: &NameRecord) {
-    let rule = record.denial.rule.as_ref().map(|rule| rule.as_str().to_owned());
-    count(Decision::Deny.as_str(), Some(record.denial.reason), record.role.clone(), rule);
-}
-
-pub(crate) fn resolved(outcome: Result<(), DnsFault>, took: Duration) {
-    counter!(DNS_QUERIES, "result" => outcome.err().map_or("ok", DnsFault::code)).increment(1);
-    histogram!(DNS_DURATION).record(took.as_secs_f64());
-}
-
-pub(crate) fn dialled(outcome: Result<(), ConnectFault>, took: Duration) {
-    if let Err(fault) = outcome {
-        counter!(CONNECT_FAILURES, "kind" => fault.code()).increment(1);
-    }
-    histogram!(CONNECT_DURATION).record(took.as_secs_f64());
 }
 
 pub(crate) fn unattributed() {
@@ -242,10 +313,6 @@ pub(crate) fn unattributed() {
 
 pub(crate) fn accept_failed() {
     counter!(ACCEPT_ERRORS).increment(1);
-}
-
-pub(crate) fn destinations(count: usize) {
-    gauge!(DESTINATIONS).set(float(count));
 }
 
 /// The watch over flows begins: what alerts stand on begins at zero.

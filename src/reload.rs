@@ -152,7 +152,7 @@ impl Reloader {
         metrics::policy_in_force(&policy);
         self.journal.write(Event::Policy(Box::new(Reload {
             result,
-            policy: policy.hash().to_owned(),
+            policy: policy.hash().to_string(),
             mode: policy.mode_at(now()).to_string(),
             error,
             rules: policy.rules().len(),

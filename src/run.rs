@@ -396,7 +396,7 @@ impl Phase {
             listen: self.listen.clone(),
             admin: self.admin,
             mode: policy.mode_at(now()).to_string(),
-            policy: policy.hash().to_owned(),
+            policy: policy.hash().to_string(),
         })));
     }
 }

@@ -11,7 +11,7 @@ use crate::discovery::{Discovery, Sighting};
 use crate::events::Event;
 use crate::flows::ways::OwnSockets;
 use crate::journal::Journal;
-use crate::metrics;
+use crate::metrics::{self, Connections};
 use crate::readiness::Readiness;
 
 /// What was seen, and who is told.
@@ -23,13 +23,21 @@ pub(crate) struct Witness {
     refused_names: Lately,
     readiness: Arc<Readiness>,
     own: Arc<OwnSockets>,
+    metrics: Connections,
 }
 
 impl Witness {
     /// `own` is told egret's own sockets.
     pub(crate) fn new(journal: &Journal, readiness: &Arc<Readiness>, own: Arc<OwnSockets>) -> Self {
-        let (discovery, unattributed, refused_names) = Default::default();
-        Self { journal: journal.clone(), discovery, unattributed, refused_names, readiness: Arc::clone(readiness), own }
+        Self {
+            journal: journal.clone(),
+            discovery: Mutex::default(),
+            unattributed: AtomicBool::default(),
+            refused_names: Lately::default(),
+            readiness: Arc::clone(readiness),
+            own,
+            metrics: Connections::new(),
+        }
     }
 
     /// The table as it is now.
@@ -41,27 +49,27 @@ impl Witness {
         let Some(sighting) = sighting else { return };
         let mut discovery = self.discovery.lock().unwrap_or_else(PoisonError::into_inner);
         discovery.see(sighting);
-        metrics::destinations(discovery.len());
+        self.metrics.destinations(discovery.len());
     }
 }
 
 impl Observer for Witness {
     fn began(&self, via: Via) {
-        metrics::began(via);
+        self.metrics.began(via);
     }
 
     fn decided(&self, record: &Record) {
-        metrics::decided(record);
+        self.metrics.decided(record);
     }
 
     fn closed(&self, record: Box<Record>) {
-        metrics::closed(&record);
+        self.metrics.closed(&record);
         self.see(Sighting::of_record(&record));
         self.journal.write(Event::Connection(record));
     }
 
     fn answered(&self, request: &RequestRecord) {
-        metrics::answered(request);
+        self.metrics.answered(request);
     }
 
     fn requested(&self, request: RequestRecord) {
@@ -70,7 +78,7 @@ impl Observer for Witness {
     }
 
     fn name_refused(&self, name: NameRecord) {
-        metrics::name_refused(&name);
+        self.metrics.name_refused(&name);
         self.see(Some(Sighting::of_name(&name)));
         if self.refused_names.is_news(&name.name) {
             self.journal.write(Event::Name(Box::new(name)));
@@ -78,7 +86,7 @@ impl Observer for Witness {
     }
 
     fn resolved(&self, outcome: Result<(), DnsFault>, took: Duration) {
-        metrics::resolved(outcome, took);
+        self.metrics.resolved(outcome, took);
     }
 
     fn opened(&self, socket: u64) {
@@ -86,7 +94,7 @@ impl Observer for Witness {
     }
 
     fn dialled(&self, outcome: Result<(), ConnectFault>, took: Duration) {
-        metrics::dialled(outcome, took);
+        self.metrics.dialled(outcome, took);
     }
 
     fn unattributed(&self, why: &str) {

@@ -64,7 +64,7 @@ impl Policy {
     pub fn line_that_allows(&self, request: &Request, denial: &Denial, answer: Option<IpAddr>) -> Option<RuleLine> {
         // Where others have a rule of their own, nobody else is let in along with the default role.
         let told_apart = denial.reason == Reason::RoleNotListed;
-        let role = Some(self.role_name(request.role())).filter(|role| told_apart || *role != DEFAULT_ROLE);
+        let role = Some(&**self.role_name(request.role())).filter(|role| told_apart || *role != DEFAULT_ROLE);
         let nearest = denial.rule.as_ref().and_then(|id| self.rules.iter().find(|rule| rule.id == *id));
         let mut line = RuleLine {
             roles: role.map(str::to_owned).into_iter().collect(),

@@ -64,7 +64,7 @@ pub use name::{Name, NameError};
 pub use overlap::{Overlap, OverlapKind};
 pub use pattern::{NamePattern, PatternError, SharedSuffix, registered_domain};
 pub use permit::{Flight, Sni};
-pub use policy::{Asker, DEFAULT_ROLE, Draft, Policy, RoleId, Surroundings};
+pub use policy::{Asker, DEFAULT_ROLE, Draft, Policy, RoleId, Surroundings, default_role_name};
 pub use ports::{PortRange, Ports};
 pub use rule::{Effect, Mode, Protocol, Rule, RuleDraft, RuleId, To};
 pub use s3::{BucketPattern, S3Rule};

@@ -80,7 +80,17 @@ impl Name {
         if is_numeric(last_label(text)) {
             return Err(NameError::Numeric);
         }
-        Ok(Self(text.to_ascii_lowercase().into()))
+        let mut text: Arc<str> = text.into();
+        if let Some(text) = Arc::get_mut(&mut text) {
+            text.make_ascii_lowercase();
+        }
+        Ok(Self(text))
+    }
+
+    /// The normal form, shared.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 
     /// The normal form.

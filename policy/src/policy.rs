@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, LazyLock};
 
 use crate::address::{Class, classify};
 use crate::decide::UnixTime;
@@ -13,6 +14,14 @@ use crate::rule::{Effect, Mode, Protocol, Rule, RuleDraft, To};
 
 /// The name of the role of whoever is no other role.
 pub const DEFAULT_ROLE: &str = "default";
+
+static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| DEFAULT_ROLE.into());
+
+/// The same, as records share it.
+#[must_use]
+pub fn default_role_name() -> Arc<str> {
+    Arc::clone(&DEFAULT)
+}
 
 /// Who is asking. Made by [`Draft::role`] and [`Policy::default_role`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,7 +38,7 @@ pub struct Draft {
     pub private_answers: bool,
     /// Identifies the policy in every record.
     pub hash: String,
-    roles: Vec<String>,
+    roles: Vec<Arc<str>>,
     claims: Claims,
     rules: Vec<Rule>,
 }
@@ -68,8 +77,8 @@ pub struct Policy {
     mode: Mode,
     audit_until: Option<UnixTime>,
     pub(crate) private_answers: bool,
-    hash: String,
-    roles: Vec<String>,
+    hash: Arc<str>,
+    roles: Vec<Arc<str>>,
     claims: Claims,
     pub(crate) rules: Vec<Rule>,
     pub(crate) allow: Index,
@@ -88,8 +97,8 @@ impl Draft {
 
 impl RoleId {
     /// Its name among these.
-    pub(crate) fn name_in(self, names: &[String]) -> &str {
-        names.get(usize::from(self.0)).map_or(DEFAULT_ROLE, String::as_str)
+    pub(crate) fn name_in(self, names: &[Arc<str>]) -> &Arc<str> {
+        names.get(usize::from(self.0)).unwrap_or(&DEFAULT)
     }
 }
 
@@ -101,7 +110,7 @@ impl Default for Draft {
             audit_until: None,
             private_answers: false,
             hash: String::new(),
-            roles: vec![DEFAULT_ROLE.to_owned()],
+            roles: vec![default_role_name()],
             claims: Claims::default(),
             rules: Vec::new(),
         }
@@ -111,11 +120,11 @@ impl Default for Draft {
 impl Draft {
     /// The role of this name, made if there is none yet. `None` when there are 65,536 roles already.
     pub fn role(&mut self, name: &str) -> Option<RoleId> {
-        if let Some(at) = self.roles.iter().position(|role| role == name) {
+        if let Some(at) = self.roles.iter().position(|role| **role == *name) {
             return u16::try_from(at).ok().map(RoleId);
         }
         let id = u16::try_from(self.roles.len()).ok().map(RoleId)?;
-        self.roles.push(name.to_owned());
+        self.roles.push(name.into());
         Some(id)
     }
 
@@ -161,7 +170,7 @@ impl Policy {
             mode: draft.mode,
             audit_until: draft.audit_until,
             private_answers: draft.private_answers,
-            hash: draft.hash,
+            hash: draft.hash.into(),
             roles: draft.roles,
             claims: draft.claims,
             tls_names: tls_names(&draft.rules),
@@ -179,7 +188,7 @@ impl Policy {
             mode: self.mode,
             audit_until: self.audit_until,
             private_answers: self.private_answers,
-            hash: self.hash.clone(),
+            hash: self.hash.to_string(),
             roles: self.roles.clone(),
             claims: self.claims.clone(),
             rules: self.rules.clone(),
@@ -198,9 +207,9 @@ impl Policy {
         self.roles.len() > 1
     }
 
-    /// Identifies this policy in records.
+    /// Identifies this policy in records, which share the text.
     #[must_use]
-    pub fn hash(&self) -> &str {
+    pub fn hash(&self) -> &Arc<str> {
         &self.hash
     }
 
@@ -231,13 +240,13 @@ impl Policy {
     /// The role of this name.
     #[must_use]
     pub fn role_named(&self, name: &str) -> Option<RoleId> {
-        let at = self.roles.iter().position(|role| role == name)?;
+        let at = self.roles.iter().position(|role| **role == *name)?;
         u16::try_from(at).ok().map(RoleId)
     }
 
-    /// The role's name.
+    /// The role's name, which records share.
     #[must_use]
-    pub fn role_name(&self, role: RoleId) -> &str {
+    pub fn role_name(&self, role: RoleId) -> &Arc<str> {
         role.name_in(&self.roles)
     }
 

@@ -2,6 +2,7 @@
 //! (`name`, `pattern`, `ports`); reading the policy file itself is somebody else's work.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -65,9 +66,9 @@ pub enum To {
     S3(S3Rule),
 }
 
-/// The stable identity of a rule: what its author wrote as `id:`, or a hash of its content.
+/// The stable identity of a rule: what its author wrote as `id:`, or a hash of its content. Copies share their text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RuleId(Box<str>);
+pub struct RuleId(Arc<str>);
 
 /// A rule in force.
 #[derive(Clone, Debug)]
@@ -132,14 +133,14 @@ impl RuleDraft {
     }
 
     /// `role_names` are those of the draft, by which roles are told in the hash.
-    pub(crate) fn build(self, effect: Effect, role_names: &[String]) -> Rule {
+    pub(crate) fn build(self, effect: Effect, role_names: &[Arc<str>]) -> Rule {
         let default = match effect {
             Effect::Allow => Ports::one(443),
             Effect::Deny => Ports::every(),
         };
         let to: Vec<_> = self.to.into_iter().map(|(to, ports)| (to, ports.unwrap_or_else(|| default.clone()))).collect();
         let mut rule = Rule {
-            id: RuleId(Box::default()),
+            id: RuleId(Arc::default()),
             content: 0,
             effect,
             to,
@@ -153,8 +154,8 @@ impl RuleDraft {
         };
         rule.content = rule.hash(role_names);
         rule.id = match self.id {
-            Some(id) => RuleId(id.into_boxed_str()),
-            None => RuleId(format!("{:012x}", rule.content >> 16).into_boxed_str()),
+            Some(id) => RuleId(id.into()),
+            None => RuleId(format!("{:012x}", rule.content >> 16).into()),
         };
         rule
     }
@@ -229,8 +230,8 @@ impl Rule {
     }
 
     /// FNV-1a, 64 bits.
-    fn hash(&self, role_names: &[String]) -> u64 {
-        let roles: Vec<&str> = self.roles.iter().map(|role| role.name_in(role_names)).collect();
+    fn hash(&self, role_names: &[Arc<str>]) -> u64 {
+        let roles: Vec<&Arc<str>> = self.roles.iter().map(|role| role.name_in(role_names)).collect();
         let content = format!(
             "{:?} {} {:?} {:?} {:?} {:?} {:?}",
             self.effect, self, roles, self.protocol, self.within, self.mode, self.expires

@@ -162,10 +162,10 @@ impl Case {
     fn open(gateway: &Arc<Gateway>, destination: SocketAddr, process: Option<Process>) -> Self {
         let policy = gateway.policy();
         let role = role_of(&policy, process.as_ref());
-        let mut record = Open::new(gateway.next_id(), None, Arc::clone(&gateway.observer));
+        let mut record = gateway.open(None);
         record.process = process;
-        policy.hash().clone_into(&mut record.policy);
-        policy.role_name(role).clone_into(&mut record.role);
+        record.policy = Arc::clone(policy.hash());
+        record.role = Arc::clone(policy.role_name(role));
         record.target = Some(literal(destination, role).target().clone());
         record.class = Some(policy.class_of(destination.ip()));
         record.began(Via::Confined);
@@ -259,7 +259,7 @@ async fn serve(guest: Guest, stream: TcpStream) {
         let _ = socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO));
         return;
     }
-    Box::pin(reply::no(client, record.via, &stop, "")).await;
+    Box::pin(reply::no(client, record.via, &stop, &record.id)).await;
 }
 
 /// What a call is judged by once its program is connected.

@@ -51,15 +51,15 @@ pub(crate) async fn serve(mut connection: Box<Connection>) {
     let Connection { client, record, .. } = &mut *connection;
     record.stopped(&stop);
     record.decided();
-    Box::pin(reply::no(client, record.via, &stop, &record.id.clone())).await;
+    Box::pin(reply::no(client, record.via, &stop, &record.id)).await;
 }
 
 /// From the first byte to a tunnel, or to none where each request is to be looked at.
 async fn open(Connection { client, gateway, record, slots }: &mut Connection) -> Result<Option<Box<Tunnel>>, Stop> {
     let policy = gateway.policy();
-    policy.hash().clone_into(&mut record.policy);
+    record.policy = Arc::clone(policy.hash());
     let role = client.observed.role(&policy, gateway, None).await;
-    policy.role_name(role).clone_into(&mut record.role);
+    record.role = Arc::clone(policy.role_name(role));
     match greet(client, record).await? {
         Via::Forward => Ok(None),
         via => Ok(Some(Box::new(tunnel(client, via, gateway, &policy, record, slots).await?))),
@@ -189,7 +189,7 @@ async fn who_and_what(
     record: &mut Record,
 ) -> Result<(Request, Option<Flight>), Stop> {
     let role = client.observed.role(policy, gateway, asked.user.as_deref()).await;
-    policy.role_name(role).clone_into(&mut record.role);
+    record.role = Arc::clone(policy.role_name(role));
     record.target = Some(asked.target.clone());
     let request = Request::new(asked.target, role, now());
     if asked.flight.is_some() || !policy.wants_name(&request) {
@@ -317,6 +317,8 @@ async fn carry(connection: Box<Connection>, mut upstream: TcpStream, live: Optio
     };
     counted.record.close = close;
     cut(close, &client.stream, &upstream);
+    // Whoever waits to be served goes before what is over.
+    tokio::task::yield_now().await;
 }
 
 /// A record that takes its byte counts on every path out, a cancelled relay included.

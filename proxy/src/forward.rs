@@ -301,7 +301,7 @@ impl Forwarder {
 
     /// Admits one absolute-form request. That it is cleartext HTTP is known before any look-up.
     fn permit(&self, target: Target, role: RoleId, policy: &Arc<Policy>, entry: &mut RequestRecord) -> Result<Permit, Stop> {
-        policy.role_name(role).clone_into(&mut entry.role);
+        entry.role = Arc::clone(policy.role_name(role));
         let asked = egret_policy::Request::new(target, role, now());
         self.record().reached(Stage::Admit);
         let mut permit = policy.admit(&asked)?;

@@ -31,6 +31,6 @@ pub use confined::{Answered, Call, Dialled, Door, Guest, Inquiry, NameRecord, Pr
 pub use fault::{ConnectFault, DnsFault, Fault, Stop};
 pub use limits::Limits;
 pub use listener::{Gateway, Serving, now};
-pub use record::{Close, Decision, Observer, Record, RequestRecord, Stage, Via};
+pub use record::{Close, Decision, Id, Observer, Record, RequestRecord, Stage, Via};
 pub use resolve::{BoxedAnswers, BoxedRecords, DnsServer, Resolve, Resolver, ResolverError};
 pub use rustls::pki_types::{CertificateDer, pem};

@@ -25,7 +25,7 @@ use crate::confined::Known;
 use crate::connect;
 use crate::connection::{Connection, Slots, over_the_limit, serve};
 use crate::limits::{ACCEPT_BACK_OFF, DESCRIPTORS_KEPT, Limits, OWNER_LOOKUPS};
-use crate::record::{Observer, Open};
+use crate::record::{Id, Observer, Open};
 use crate::relay::Pipes;
 use crate::resolve::Resolve;
 
@@ -43,7 +43,7 @@ pub struct Gateway {
     pub(crate) pipes: Pipes,
     policy: ArcSwap<Policy>,
     resolver: ArcSwap<Box<dyn Resolve>>,
-    instance: String,
+    instance: Arc<str>,
     accepted: AtomicU64,
     handshakes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
@@ -84,7 +84,7 @@ impl Gateway {
             pipes: Pipes::default(),
             policy: ArcSwap::new(policy),
             resolver: ArcSwap::from_pointee(resolver),
-            instance,
+            instance: instance.into(),
             accepted: AtomicU64::new(0),
         }
     }
@@ -134,8 +134,10 @@ impl Gateway {
         Arc::clone(&self.connections).try_acquire_owned().map_err(|_| over_the_limit(self))
     }
 
-    pub(crate) fn next_id(&self) -> String {
-        format!("{}-{}", self.instance, self.accepted.fetch_add(1, Ordering::Relaxed))
+    /// The record of one more connection, judged by the policy in force.
+    pub(crate) fn open(&self, client: Option<SocketAddr>) -> Open {
+        let id = Id::new(Arc::clone(&self.instance), self.accepted.fetch_add(1, Ordering::Relaxed));
+        Open::new(id, Arc::clone(self.policy.load().hash()), client, Arc::clone(&self.observer))
     }
 
     /// Accepts on one listener until told to stop.
@@ -183,7 +185,7 @@ impl Gateway {
         slots: Slots,
         serving: &Serving,
     ) {
-        let record = Open::new(self.next_id(), Some(peer), Arc::clone(&self.observer));
+        let record = self.open(Some(peer));
         // One that listens on all addresses was reached at one of them.
         let server = server.filter(|server| !server.ip().is_unspecified()).or_else(|| stream.local_addr().ok());
         let observed = Observed::new(server.map(|server| (peer, server)));

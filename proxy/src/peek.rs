@@ -72,9 +72,9 @@ pub(crate) fn note(record: &mut Record, flight: &Flight) {
         record.ech = *ech;
         record.sni = match sni {
             Sni::Absent => None,
-            Sni::One(name) => Some(name.to_string()),
-            Sni::Invalid(text) => Some(text.clone()),
-            Sni::Many => Some("(more than one)".to_owned()),
+            Sni::One(name) => Some(name.shared()),
+            Sni::Invalid(text) => Some(text.as_str().into()),
+            Sni::Many => Some("(more than one)".into()),
         };
     }
 }

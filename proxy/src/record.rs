@@ -1,6 +1,7 @@
 //! What a connection leaves behind: one [`Record`], opened at accept and given to the [`Observer`] on every path out,
 //! panics included, because dropping it is what closes it.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -78,11 +79,18 @@ pub enum Close {
     Panic,
 }
 
+/// The id of a connection: which gateway, and its number there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Id {
+    instance: Arc<str>,
+    number: u64,
+}
+
 /// One accepted connection, from its first byte to its last.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// Unique within and across tasks.
-    pub id: String,
+    pub id: Id,
     /// When it was accepted.
     pub opened: SystemTime,
     /// How long it lived.
@@ -94,11 +102,11 @@ pub struct Record {
     /// How it asked; `None` if it never got so far.
     pub via: Option<Via>,
     /// The name of its role.
-    pub role: String,
+    pub role: Arc<str>,
     /// What it asked for: of a forward connection, its first request.
     pub target: Option<Target>,
     /// The server name it showed.
-    pub sni: Option<String>,
+    pub sni: Option<Arc<str>>,
     /// Whether its ClientHello offered ECH.
     pub ech: bool,
     /// The rule that allowed it, or decided against it.
@@ -126,16 +134,16 @@ pub struct Record {
     /// What failed, for people.
     pub detail: Option<String>,
     /// The hash of the policy that judged it.
-    pub policy: String,
+    pub policy: Arc<str>,
 }
 
 /// One HTTP request on a forward connection, or inside a cleartext tunnel.
 #[derive(Clone, Debug)]
 pub struct RequestRecord {
     /// The id of its connection.
-    pub id: String,
+    pub id: Id,
     /// The name of its role.
-    pub role: String,
+    pub role: Arc<str>,
     /// Its method, as sent.
     pub method: String,
     /// What it asked for.
@@ -161,7 +169,7 @@ pub struct RequestRecord {
     /// Bytes from the upstream, heads included.
     pub bytes_down: u64,
     /// The hash of the policy that judged it.
-    pub policy: String,
+    pub policy: Arc<str>,
 }
 
 /// Who is told. Calls come from many tasks, and must return at once.
@@ -189,6 +197,20 @@ pub trait Observer: Send + Sync + 'static {
     fn unattributed(&self, why: &str);
     /// Accepting failed for want of descriptors or memory; accepting goes on after a pause.
     fn accept_failed(&self, error: &std::io::Error);
+}
+
+impl Id {
+    /// The connection of this number.
+    #[must_use]
+    pub fn new(instance: Arc<str>, number: u64) -> Self {
+        Self { instance, number }
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.instance, self.number)
+    }
 }
 
 impl Via {
@@ -245,7 +267,7 @@ impl Close {
 }
 
 /// What was decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
     /// Let through.
     Allow,
@@ -355,7 +377,7 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    pub(crate) fn new(id: String, client: Option<SocketAddr>, observer: Arc<dyn Observer>) -> Self {
+    pub(crate) fn new(id: Id, policy: Arc<str>, client: Option<SocketAddr>, observer: Arc<dyn Observer>) -> Self {
         let record = Record {
             id,
             opened: SystemTime::now(),
@@ -363,7 +385,7 @@ impl Open {
             client,
             process: None,
             via: None,
-            role: egret_policy::DEFAULT_ROLE.to_owned(),
+            role: egret_policy::default_role_name(),
             target: None,
             sni: None,
             ech: false,
@@ -379,7 +401,7 @@ impl Open {
             stage: Stage::Accept,
             close: Close::Drained,
             detail: None,
-            policy: String::new(),
+            policy,
         };
         Self { record: Some(Box::new(record)), started: Instant::now(), observer }
     }

@@ -58,23 +58,26 @@ pub(crate) fn relay<'a>(
     let mut down = Direction::new(upstream_read, client_write, upstream.said);
     // The arguments of an `async fn` would take their place twice.
     async move {
-        let mut poll_up = |cx: &mut Context<'_>| up.poll(cx, pipes, &mut |count| meter.wrote(count));
-        let mut poll_down = |cx: &mut Context<'_>| {
-            down.poll(cx, pipes, &mut |count| {
-                let known = counted.min(count);
-                counted -= known;
-                meter.read(count - known);
-            })
+        let mut wrote = |count| meter.wrote(count);
+        let mut read = |count| {
+            let known = counted.min(count);
+            counted -= known;
+            meter.read(count - known);
         };
-        let (close, upward_left) = tokio::select! {
-            ended = poll_fn(&mut poll_up) => match ended { Ok(()) => (Close::Client, false), Err(_) => return Close::Reset },
-            ended = poll_fn(&mut poll_down) => match ended { Ok(()) => (Close::Upstream, true), Err(_) => return Close::Reset },
+        let (close, ended) = tokio::select! {
+            ended = poll_fn(|cx| up.poll(cx, pipes, &mut wrote)) => (Close::Client, ended.and_then(|()| up.end())),
+            ended = poll_fn(|cx| down.poll(cx, pipes, &mut read)) => (Close::Upstream, ended.and_then(|()| down.end())),
             () = silence(limits.idle, None, || meter.total()) => return Close::Idle,
         };
+        if ended.is_err() {
+            return Close::Reset;
+        }
+        let upward_left = close == Close::Upstream;
         let end = Instant::now().checked_add(limits.half_closed);
         tokio::select! {
-            // What the client still says to an upstream that has ended is lost; an answer cut short is not an end.
-            ended = poll_fn(|cx| if upward_left { poll_up(cx) } else { poll_down(cx) }) => {
+            // What the client still says to an upstream that has ended is lost; an answer cut short is not an end. The end of
+            // the second direction is passed on as both sockets close, which they do next.
+            ended = poll_fn(|cx| if upward_left { up.poll(cx, pipes, &mut wrote) } else { down.poll(cx, pipes, &mut read) }) => {
                 if upward_left || ended.is_ok() { close } else { Close::Reset }
             }
             () = silence(limits.half_closed_idle, end, || meter.total()) => Close::Linger,
@@ -101,13 +104,13 @@ impl<'a> Direction<'a> {
         Self { from, to, left: said, pipe: None, large: 0, spell: 0 }
     }
 
-    /// Moves to the end, which is passed on as a half-close.
+    /// Moves to the end.
     fn poll(&mut self, cx: &mut Context<'_>, pipes: &Pipes, moved: &mut impl FnMut(usize)) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_write(cx, moved))?;
             let more = if self.large < BULKY { self.poll_copy(cx, moved) } else { self.poll_fill(cx, pipes) };
             if !ready!(more)? {
-                return Poll::Ready(self.end());
+                return Poll::Ready(Ok(()));
             }
         }
     }
@@ -170,6 +173,7 @@ impl<'a> Direction<'a> {
         Poll::Ready(Ok(filled != Filled::End))
     }
 
+    /// Passes the end on as a half-close.
     fn end(&self) -> io::Result<()> {
         match SockRef::from(self.to.as_ref()).shutdown(Shutdown::Write) {
             Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),

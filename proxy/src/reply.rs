@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::client::Client;
 use crate::fault::{ConnectFault, DnsFault, Fault, Stop};
 use crate::limits::{DISCARD_AFTER_REFUSAL, LINGER_AFTER_REFUSAL};
-use crate::record::Via;
+use crate::record::{Id, Via};
 use crate::wire::{socks4, socks5};
 
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
@@ -34,7 +34,7 @@ pub(crate) async fn yes(client: &mut Client, via: Via) -> Result<(), Fault> {
 }
 
 /// Says no, if anything can still be said, and lets the client take it before the socket closes.
-pub(crate) async fn no(client: &mut Client, via: Option<Via>, stop: &Stop, id: &str) {
+pub(crate) async fn no(client: &mut Client, via: Option<Via>, stop: &Stop, id: &Id) {
     if matches!(stop, Stop::Fault(Fault::ClientGone)) {
         return;
     }
@@ -47,7 +47,7 @@ pub(crate) async fn no(client: &mut Client, via: Option<Via>, stop: &Stop, id: &
     .await;
 }
 
-fn refusal(client: &Client, via: Option<Via>, stop: &Stop, id: &str) -> Vec<u8> {
+fn refusal(client: &Client, via: Option<Via>, stop: &Stop, id: &Id) -> Vec<u8> {
     let shows_tls = client.said.first() == Some(&0x16);
     match via {
         Some(Via::Tls) => TLS_ALERT.to_vec(),
@@ -101,13 +101,13 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// The answer to a request that was stopped.
-    pub(crate) fn of(stop: &Stop, id: Option<&str>) -> Self {
+    pub(crate) fn of(stop: &Stop, id: Option<&Id>) -> Self {
         let mut answer = match stop {
             Stop::Denied(denial) => Self::denial(denial),
             Stop::Fault(fault) => Self::fault(fault),
         };
         if let Some(id) = id {
-            answer.headers.push(("x-egret-id", id.to_owned()));
+            answer.headers.push(("x-egret-id", id.to_string()));
         }
         answer
     }
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_denial_names_reason_rule_and_the_way_out() {
         let denial = Denial::new(Reason::NoRule, "evil.test:443 is refused", "add `- evil.test`");
-        let text = String::from_utf8(Answer::of(&denial.into(), Some("x-1")).into_bytes()).unwrap();
+        let text = String::from_utf8(Answer::of(&denial.into(), Some(&Id::new("x".into(), 1))).into_bytes()).unwrap();
         assert!(text.starts_with("HTTP/1.1 403 evil.test:443 is refused; add `- evil.test`\r\n"), "{text}");
         assert!(text.contains("x-egret-reason: no_rule\r\n") && text.contains("x-egret-id: x-1\r\n"), "{text}");
         assert!(text.ends_with("to change this: add `- evil.test`\n"), "{text}");

@@ -8,6 +8,7 @@ mod noted;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::future::ready;
 use std::io::Read as _;
 use std::iter;
 use std::net::{IpAddr, SocketAddr};
@@ -159,10 +160,10 @@ fn tls_config(roots: &[CertificateDer<'static>]) -> Result<rustls::ClientConfig,
 
 impl Resolve for Resolver {
     fn resolve<'a>(&'a self, name: &'a Name) -> BoxedAnswers<'a> {
+        if let Some(addresses) = self.latest.get(name) {
+            return Box::pin(ready(Ok(addresses)));
+        }
         Box::pin(async move {
-            if let Some(addresses) = self.latest.get(name) {
-                return Ok(addresses);
-            }
             // The trailing dot makes the name absolute.
             let absolute = format!("{name}.");
             let listed = self.listed_in_hosts(&absolute);

@@ -180,7 +180,7 @@ impl Exit {
         let path = path.to_string_lossy();
         if self.executed.is_news(&path) {
             let (pid, path) = (execution.pid, shortened(&path, MAX_PATH));
-            self.journal.write(Event::Exec { decision: decision(mode), pid, path, policy: policy.hash().to_owned() });
+            self.journal.write(Event::Exec { decision: decision(mode), pid, path, policy: policy.hash().to_string() });
         }
     }
 }

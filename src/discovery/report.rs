@@ -227,8 +227,8 @@ impl Row {
             failures,
             up,
             down,
-            as_text(d.first_seen),
-            as_text(d.last_seen),
+            d.first_seen.to_string(),
+            d.last_seen.to_string(),
         ]
     }
 

@@ -13,7 +13,7 @@ fn sighting(host: &str, verdict: Verdict) -> Sighting {
         verified: true,
         failed: false,
         class: Some("global".into()),
-        time: "2026-01-01T00:00:00.000Z".into(),
+        time: "2026-01-01T00:00:00.000Z".parse().unwrap(),
         bytes_up: 1,
         bytes_down: 2,
     }
@@ -23,13 +23,14 @@ fn sighting(host: &str, verdict: Verdict) -> Sighting {
 fn sightings_of_one_destination_are_added_up() {
     let mut discovery = Discovery::default();
     discovery.see(sighting("a.test", Verdict::Allow));
-    discovery.see(Sighting { time: "2026-01-02T00:00:00.000Z".into(), ..sighting("a.test", Verdict::Deny) });
+    discovery.see(Sighting { time: "2026-01-02T00:00:00.000Z".parse().unwrap(), ..sighting("a.test", Verdict::Deny) });
     discovery.see(Sighting { port: 80, ..sighting("a.test", Verdict::Allow) });
     let all: Vec<&Destination> = discovery.destinations().collect();
     assert_eq!((all.len(), all[1].connections, all[1].bytes_down), (2, 2, 4));
     assert_eq!((all[1].verdict, all[1].denied), (Verdict::Deny, 1), "the worst verdict is told");
     assert_eq!(all[1].marks(), ["some_denied"]);
-    assert_eq!((all[1].first_seen.as_str(), all[1].last_seen.as_str()), ("2026-01-01T00:00:00.000Z", "2026-01-02T00:00:00.000Z"));
+    let seen = [all[1].first_seen, all[1].last_seen].map(String::from);
+    assert_eq!(seen, ["2026-01-01T00:00:00.000Z", "2026-01-02T00:00:00.000Z"]);
 }
 
 #[test]
@@ -60,7 +61,8 @@ fn journal_lines_become_sightings() {
     let line = json!({ "event": "connection", "via": "connect", "decision": "allow", "host": "a.test", "port": 443, "sni": "a.test",
         "stage": "relay", "close": "client", "time": "2026-01-01T00:00:00.000Z", "bytes_up": 1, "bytes_down": 2, "class": "global" });
     assert_eq!(Sighting::of_event(&line), Some(sighting("a.test", Verdict::Allow)));
-    let dns = json!({ "event": "connection", "via": "socks5", "decision": "allow", "host": "a.test", "port": 443, "stage": "resolve", "time": "t" });
+    let dns = json!({ "event": "connection", "via": "socks5", "decision": "allow", "host": "a.test", "port": 443, "stage": "resolve",
+        "time": "2026-01-01T00:00:00Z" });
     assert!(Sighting::of_event(&dns).unwrap().failed);
     for other in [
         json!({}),
@@ -68,6 +70,7 @@ fn journal_lines_become_sightings() {
         json!({"event": "connection", "via": "forward", "decision": "allow"}),
         json!([1]),
         json!({"event": "connection", "via": "connect", "decision": null}),
+        json!({"event": "connection", "via": "tls", "decision": "allow", "host": "a.test", "port": 443, "time": "t"}),
     ] {
         assert_eq!(Sighting::of_event(&other), None, "{other}");
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use egret_inotify_fim::view::{Change, Difference as FileDifference};
 use egret_inotify_fim::watch::{Certainty, Suspect};
 use egret_policy::Reason;
-use egret_proxy::{Close, Process, Stage, Via};
+use egret_proxy::{Close, Id, Process, Stage, Via};
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -56,7 +56,7 @@ impl<'de> Deserialize<'de> for Fields {
 /// A record whose every text is this one.
 fn record(text: &str) -> Record {
     Record {
-        id: text.into(),
+        id: Id::new(text.into(), 7),
         opened: SystemTime::UNIX_EPOCH,
         duration: Duration::ZERO,
         client: Some(SocketAddr::from(([127, 0, 0, 1], 1))),
@@ -271,7 +271,9 @@ proptest! {
             assert_is_one_plain_object(event)?;
         }
         let record: Value = serde_json::from_str(&events[0].line()).expect("JSON");
-        for field in ["id", "role", "sni", "exe", "detail", "policy"] {
+        let id = format!("{text}-7");
+        prop_assert_eq!(record["id"].as_str(), Some(&*id));
+        for field in ["role", "sni", "exe", "detail", "policy"] {
             prop_assert_eq!(record[field].as_str(), Some(&*text), "{} is told as it was", field);
         }
         prop_assert_eq!(&record["decision"], "deny");

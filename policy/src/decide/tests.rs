@@ -130,7 +130,7 @@ fn roles_are_told_apart() {
     let asked = Asker { user: Some("w"), executable: Some("/bin/other"), port: 1 };
     for asker in [asked, Asker { user: Some("x"), port: 3130, ..asked }] {
         let role = policy.role_of(asker);
-        assert_eq!(policy.role_name(role), "worker");
+        assert_eq!(&**policy.role_name(role), "worker");
         assert!(policy.admit(&Request::new("allowed.test:443".parse().unwrap(), role, NOW)).is_ok());
     }
     assert_eq!(policy.role_of(Asker { user: Some("x"), ..asked }), policy.default_role());
@@ -145,7 +145,7 @@ fn what_a_request_says_goes_before_what_was_observed_and_that_before_the_port() 
         draft.role_by_port(3130, port);
     });
     let all = Asker { user: Some("u"), executable: Some("/app"), port: 3130 };
-    let name = |asker| policy.role_name(policy.role_of(asker));
+    let name = |asker| &**policy.role_name(policy.role_of(asker));
     assert_eq!(name(all), "user");
     assert_eq!(name(Asker { user: None, ..all }), "executable");
     assert_eq!(name(Asker { user: None, executable: Some("/app2"), ..all }), "port");

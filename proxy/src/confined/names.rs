@@ -44,13 +44,13 @@ pub struct NameRecord {
     /// `A`, `AAAA`, …
     pub kind: String,
     /// The role of who asked.
-    pub role: String,
+    pub role: Arc<str>,
     /// Who asked, if that is known.
     pub process: Option<Process>,
     /// Why it was refused.
     pub denial: Denial,
     /// The hash of the policy that judged it.
-    pub policy: String,
+    pub policy: Arc<str>,
 }
 
 impl Gateway {
@@ -96,7 +96,7 @@ impl Gateway {
         let policy = self.policy();
         let roles = roles_of(&policy, process.as_ref());
         let refused = |denial| {
-            let (role, policy) = (policy.role_name(roles[0]).to_owned(), policy.hash().to_owned());
+            let (role, policy) = (Arc::clone(policy.role_name(roles[0])), Arc::clone(policy.hash()));
             self.observer.name_refused(NameRecord {
                 name: name.to_string(),
                 kind: query.query_type().to_string(),

@@ -36,7 +36,7 @@ impl Told {
             class: None,
             bytes_up: 0,
             bytes_down: 0,
-            policy: policy.hash().to_owned(),
+            policy: Arc::clone(policy.hash()),
         };
         drop(record);
         Self { before: forwarder.meter.both(), forwarder: Arc::clone(forwarder), entry }

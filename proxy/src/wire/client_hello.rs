@@ -45,15 +45,19 @@ impl Joiner {
         // What lies beyond the limit is not looked at, or it would depend on the size of a read whether it counts.
         let said = &said[..said.len().min(MAX_HELLO)];
         loop {
-            match self.message_length() {
+            match message_length(&self.message) {
                 Some(length) if length > MAX_HELLO => return Progress::Never("the ClientHello is longer than 64 KiB".into()),
                 Some(length) if self.message.len() >= length => return finish(&self.message[..length], self.taken),
                 _ => {}
             }
             match record(&said[self.taken..]) {
                 Progress::Done(payload, length) => {
-                    self.message.extend_from_slice(payload);
                     self.taken += length;
+                    // Nearly every hello is in one record, and is read where it lies.
+                    if let Some(whole) = whole(payload).filter(|_| self.message.is_empty()) {
+                        return finish(whole, self.taken);
+                    }
+                    self.message.extend_from_slice(payload);
                 }
                 Progress::More if said.len() >= MAX_HELLO => {
                     return Progress::Never("the ClientHello is longer than 64 KiB".into());
@@ -64,18 +68,23 @@ impl Joiner {
         }
     }
 
-    /// The length of the message with its header, once that is known.
-    fn message_length(&self) -> Option<usize> {
-        let [_, high, middle, low] = self.message.first_chunk::<MESSAGE_HEADER>()?;
-        Some(MESSAGE_HEADER + u32::from_be_bytes([0, *high, *middle, *low]) as usize)
-    }
-
     fn early_refusal(&self) -> Progress<Hello> {
         match self.message.first() {
             Some(kind) if *kind != CLIENT_HELLO => Progress::Never(format!("handshake type {kind} is no ClientHello")),
             _ => Progress::More,
         }
     }
+}
+
+/// The length of a message with its header, once that is known.
+fn message_length(message: &[u8]) -> Option<usize> {
+    let [_, high, middle, low] = message.first_chunk::<MESSAGE_HEADER>()?;
+    Some(MESSAGE_HEADER + u32::from_be_bytes([0, *high, *middle, *low]) as usize)
+}
+
+/// The message that begins here, if all of it is here.
+fn whole(message: &[u8]) -> Option<&[u8]> {
+    message.get(..message_length(message)?)
 }
 
 /// One record: its payload and its whole length.
