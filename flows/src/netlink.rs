@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Notifications that wait to be read, in octets of the kernel's memory. Without a capability the kernel grants what
 /// `net.core.rmem_max` allows, mostly a few hundred notifications.
 const WAITING: usize = 16 * 1024 * 1024;
+/// How many are read before somebody hears of them.
+const AT_ONCE: usize = 256;
 /// How often who waits for notifications looks up.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
@@ -139,7 +141,7 @@ impl Netlink {
     }
 
     fn receive(&mut self) -> io::Result<Option<usize>> {
-        match receive(&self.socket, &mut self.buffer) {
+        match receive(&self.socket, &mut self.buffer, RecvFlags::empty()) {
             Heard::Octets(length) => Ok(Some(length)),
             Heard::Nothing => Ok(None),
             Heard::Lost => Err(Errno::NOBUFS.into()),
@@ -191,17 +193,22 @@ impl Ends {
         Ok(Self { socket, buffer: vec![0; BUFFER] })
     }
 
-    /// Waits at most [`PAUSE`].
+    /// Waits at most [`PAUSE`] for one notification, and takes those that wait behind it, up to [`AT_ONCE`].
     pub(crate) fn hear(&mut self, mut each: impl FnMut(Socket)) -> Heard {
-        let heard = receive(&self.socket, &mut self.buffer);
-        if let Heard::Octets(length) = heard {
+        let mut waits = RecvFlags::empty();
+        for _ in 0..AT_ONCE {
+            let length = match receive(&self.socket, &mut self.buffer, waits) {
+                Heard::Octets(length) => length,
+                nothing => return nothing,
+            };
             for message in messages(&self.buffer[..length]).map_while(Result::ok) {
                 if let Said::Socket(socket) = message.said {
                     each(socket);
                 }
             }
+            waits = RecvFlags::DONTWAIT;
         }
-        heard
+        Heard::Nothing
     }
 }
 
@@ -213,11 +220,11 @@ fn open(groups: u32, patience: Duration) -> io::Result<OwnedFd> {
 }
 
 /// What the kernel says; what another process says (one with the capability to) is nothing.
-fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Heard {
+fn receive(socket: &OwnedFd, buffer: &mut [u8], flags: RecvFlags) -> Heard {
     let is_kernel = |from: Option<SocketAddrAny>| {
         from.and_then(|from| SocketAddrNetlink::try_from(from).ok()).is_some_and(|from| from.pid() == 0)
     };
-    match recvfrom(socket, buffer, RecvFlags::TRUNC) {
+    match recvfrom(socket, buffer, flags | RecvFlags::TRUNC) {
         Ok((_, _, from)) if !is_kernel(from.clone()) => Heard::Nothing,
         Ok((_, length, _)) if length > BUFFER => Heard::Lost,
         Ok((length, ..)) => Heard::Octets(length),

@@ -17,6 +17,11 @@ use crate::netlink::{Ends, Heard, Netlink, Refused};
 const KINDS: [(Family, Protocol); 4] =
     [(Family::V4, Protocol::Tcp), (Family::V6, Protocol::Tcp), (Family::V4, Protocol::Udp), (Family::V6, Protocol::Udp)];
 
+/// Ends are left to gather for so long, where fewer than so many came: a wake for each would cost more than it tells. The
+/// kernel's queue holds a few hundred.
+const BREATH: Duration = Duration::from_millis(1);
+const FEW: usize = 32;
+
 /// Flows that are told before others may look at the table.
 const AT_ONCE: usize = 256;
 
@@ -225,10 +230,12 @@ impl Shared {
         loop {
             let mut batch = Vec::new();
             let heard = ends.hear(|socket| batch.push((protocol, socket)));
+            let gathers = (1..FEW).contains(&batch.len());
             let mut queue = lock(&self.queue);
             if queue.stopped {
                 return;
             }
+            let was_empty = queue.heard.is_empty() && queue.lost.is_empty();
             let room = most.saturating_sub(queue.heard.len());
             if batch.len() > room {
                 queue.lost(Lost::Queue);
@@ -244,8 +251,13 @@ impl Shared {
                 }
                 Heard::Octets(_) | Heard::Nothing => {}
             }
-            if !queue.heard.is_empty() || !queue.lost.is_empty() {
+            let is_empty = queue.heard.is_empty() && queue.lost.is_empty();
+            drop(queue);
+            if was_empty && !is_empty {
                 self.filled.notify_all();
+            }
+            if gathers {
+                std::thread::sleep(BREATH);
             }
         }
     }
