@@ -9,6 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::diag::{Family, Protocol, Socket, Which};
 use crate::holders::{Holders, Unseen};
 use crate::known::{End, Flow, Known, Totals};
@@ -28,8 +30,13 @@ const AT_ONCE: usize = 256;
 /// Sockets whose holders are looked for at once.
 const LOOKED_FOR: usize = 4_096;
 
-/// Glances between two listings take one part in so many of the time,
-const SHARE: u32 = 100;
+/// Listings take one part in so many of a processor at most, however many sockets there are,
+const LISTINGS: u32 = 50;
+/// and come this often at least.
+const LATEST: Duration = Duration::from_secs(30);
+
+/// Glances between two listings take one part in so many of a processor,
+const GLANCES: u32 = 100;
 /// have this between them at least,
 const SOONEST: Duration = Duration::from_millis(20);
 /// and are had for so long after a flow that nobody met: whoever makes brief flows makes more of them, at a beat of its own.
@@ -38,7 +45,7 @@ const HURRY: Duration = Duration::from_secs(2);
 /// How a watch watches.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How often sockets are listed; between that, where flows end that no listing met, there are glances as far as they cost little.
+    /// How often sockets are listed, unless that would take more than a fiftieth of a processor; between that, where flows end that no listing met, there are glances as far as they cost little.
     pub every: Duration,
     /// How often a flow is told again while it lives.
     pub again: Duration,
@@ -189,7 +196,7 @@ impl Watch {
             netlink,
             holders: Holders::new(Path::new("/proc")),
             began,
-            took: Duration::ZERO,
+            spent: Duration::ZERO,
             tell,
         };
         let keeper = spawn("flows", move || keeper.keep())?;
@@ -300,8 +307,8 @@ struct Keeper<F> {
     netlink: Netlink,
     holders: Holders,
     began: Instant,
-    /// How long the latest listing or glance took.
-    took: Duration,
+    /// What the latest listing or glance took of a processor.
+    spent: Duration,
     tell: F,
 }
 
@@ -326,7 +333,7 @@ impl<F: FnMut(Event)> Keeper<F> {
             if is_over || now >= due {
                 self.list();
                 // Not at a fixed beat: a clock that stood still is no reason to hurry.
-                due = Instant::now() + self.options.every;
+                due = Instant::now() + between(self.spent, self.options.every);
             } else if hurry.is_some_and(|hurry| now >= hurry.next) {
                 self.glance();
                 let next = Instant::now() + self.pause();
@@ -338,14 +345,14 @@ impl<F: FnMut(Event)> Keeper<F> {
         }
     }
 
-    /// How long nobody glances after a look that took so long.
+    /// How long nobody glances after a look.
     fn pause(&self) -> Duration {
-        (self.took * SHARE).max(SOONEST)
+        self.spent.saturating_mul(GLANCES).max(SOONEST)
     }
 
     /// Meets what began since. What it lacks says nothing, and if it breaks off, the next listing has it to tell.
     fn glance(&mut self) {
-        let (began, now) = (Instant::now(), self.began.elapsed());
+        let (before, now) = (processor_time(), self.began.elapsed());
         let mut changes = Vec::new();
         {
             let mut known = lock(&self.shared.known);
@@ -354,7 +361,7 @@ impl<F: FnMut(Event)> Keeper<F> {
                 let _ = self.netlink.list(family, protocol, Which::Flows, flow);
             }
         }
-        self.took = began.elapsed();
+        self.spent = processor_time().saturating_sub(before);
         self.attribute();
         self.tell_in_turns(|known| known.fresh(AT_ONCE), Event::Began);
         self.tell_ended(changes);
@@ -386,7 +393,7 @@ impl<F: FnMut(Event)> Keeper<F> {
     }
 
     fn list(&mut self) {
-        let (began, now) = (Instant::now(), self.began.elapsed());
+        let (began, before, now) = (Instant::now(), processor_time(), self.began.elapsed());
         let mut changes = Vec::new();
         let whole = self.fold_in(now, &mut changes);
         let ((sockets, beyond), totals) = {
@@ -394,8 +401,8 @@ impl<F: FnMut(Event)> Keeper<F> {
             changes.extend(known.finish(whole.is_ok()));
             (known.size(), known.totals())
         };
-        self.took = began.elapsed();
-        let took = self.took;
+        self.spent = processor_time().saturating_sub(before);
+        let took = began.elapsed();
         self.attribute();
         self.tell_in_turns(|known| known.fresh(AT_ONCE), Event::Began);
         self.tell_ended(changes);
@@ -463,10 +470,36 @@ impl<F: FnMut(Event)> Keeper<F> {
     }
 }
 
+/// How long after a listing that took so much of a processor the next one is.
+fn between(spent: Duration, every: Duration) -> Duration {
+    spent.saturating_mul(LISTINGS).min(LATEST).max(every)
+}
+
+/// What this thread has taken of a processor so far.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
+}
+
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Refused> {
     std::thread::Builder::new().name(name.into()).spawn(run).map_err(|error| Refused::Socket(io::Error::other(error)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listings_take_a_share_of_a_processor_and_come_all_the_same() {
+        let after = |spent| between(Duration::from_millis(spent), Duration::from_secs(1));
+        assert_eq!([0, 19, 80, 60_000].map(after), [1, 1, 4, 30].map(Duration::from_secs));
+        assert_eq!(
+            between(Duration::from_secs(9), Duration::from_secs(60)),
+            Duration::from_secs(60),
+            "never more often than asked for"
+        );
+    }
 }
