@@ -177,6 +177,7 @@ pub(crate) fn reloaded(result: &'static str) {
     counter!(POLICY_RELOADS, "result" => result).increment(1);
 }
 
+/// In the order of the type.
 const VIAS: [Via; 6] = [Via::Connect, Via::Forward, Via::Socks5, Via::Socks4, Via::Tls, Via::Confined];
 
 /// The series that every connection moves, found once: to find one by its name and labels costs more than a decision does.
@@ -209,16 +210,7 @@ impl Connections {
     }
 
     fn of(&self, via: Via) -> &(Gauge, Histogram) {
-        // In the order of `VIAS`.
-        let at = match via {
-            Via::Connect => 0,
-            Via::Forward => 1,
-            Via::Socks5 => 2,
-            Via::Socks4 => 3,
-            Via::Tls => 4,
-            Via::Confined => 5,
-        };
-        &self.by_via[at]
+        &self.by_via[via as usize]
     }
 
     pub(crate) fn began(&self, via: Via) {
@@ -402,6 +394,20 @@ fn float(count: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_way_has_series_of_its_own() {
+        assert_eq!(VIAS.map(|via| via as usize), std::array::from_fn(|at| at));
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let connections = metrics::with_local_recorder(&recorder, Connections::new);
+        VIAS.into_iter().enumerate().for_each(|(at, via)| (0..=at).for_each(|_| connections.began(via)));
+        let text = handle.render();
+        for (at, via) in VIAS.into_iter().enumerate() {
+            let line = format!("egret_egress_connections_active{{via=\"{}\"}} {}", via.as_str(), at + 1);
+            assert!(text.lines().any(|told| told == line), "no {line} in {text}");
+        }
+    }
 
     #[test]
     fn r15_every_panic_is_counted_whichever_task_it_ends() {
