@@ -4,6 +4,7 @@
 pub(crate) mod exit;
 pub(crate) mod executables;
 pub(crate) mod lately;
+pub(crate) mod reach;
 
 use std::fmt;
 use std::process::{Child, Command};

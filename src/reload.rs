@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::config;
 use crate::config::source::{Source, Text};
 use crate::confinement::exit::Direct;
+use crate::confinement::reach;
 use crate::events::{Difference, Event, Reload, RuleLine};
 use crate::files::Monitor;
 use crate::flows::Flows;
@@ -71,8 +72,10 @@ pub(crate) struct Reasons {
 }
 
 impl Reasons {
-    pub(crate) fn listen(source: &Source) -> io::Result<Self> {
-        let unwatched = if let Source::File(path) = source { Some((path.clone(), Instant::now() + UNWATCHED)) } else { None };
+    /// With an app that is held, a policy that it could change is not taken as soon as it changes.
+    pub(crate) fn listen(source: &Source, holds_an_app: bool) -> io::Result<Self> {
+        let path = source.path().filter(|path| !holds_an_app || !is_the_apps(path));
+        let unwatched = path.map(|path| (path.to_owned(), Instant::now() + UNWATCHED));
         Ok(Self { hangup: signal(SignalKind::hangup())?, unwatched, changes: None })
     }
 
@@ -90,6 +93,18 @@ impl Reasons {
             () = file => false,
         }
     }
+}
+
+fn is_the_apps(path: &Path) -> bool {
+    let is_its = reach::can_change(path);
+    if is_its {
+        eprintln!(
+            "egret: the policy file {} can be changed by CMD, and is read again on SIGHUP only: mount it read-only, or run as a \
+             user who can write neither it nor a folder above it",
+            path.display()
+        );
+    }
+    is_its
 }
 
 /// Begins to watch the policy file once it is time; it may have changed before.

@@ -78,12 +78,13 @@ async fn live(
     command: &[OsString],
 ) -> Outcome {
     let mut ending = Ending::listen().context("cannot listen for signals").map_err(Failure::Environment)?;
+    let hold = hold(&settings, found)?;
+    let holds = hold.confinement().holds();
     // Before anything is told, as whoever hears of it may ask for a reload.
-    let reasons = Reasons::listen(&settings.source).context("cannot listen for SIGHUP").map_err(Failure::Environment)?;
+    let reasons = Reasons::listen(&settings.source, holds).context("cannot listen for SIGHUP").map_err(Failure::Environment)?;
     let child = Told::default();
     let confinement = confinement::Told::default();
-    let hold = hold(&settings, found)?;
-    let exec = settings.config.exec.clone().filter(|_| hold.confinement().holds());
+    let exec = settings.config.exec.clone().filter(|_| holds);
     let launch = Launch::prepare(command, hold, &confinement, &journal, &child)?;
     let listeners = Listeners::bind(&settings).await?;
     let prometheus = recorder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(Failure::Environment)?;

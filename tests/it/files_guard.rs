@@ -235,12 +235,15 @@ fn a_reload_before_the_first_comparison_is_done_waits_for_what_it_asks_for_only(
 #[test]
 fn a_first_comparison_that_a_reload_cuts_lets_nothing_start() {
     const TERM: i32 = 15;
+    // The app could write the policy, so that it is read when somebody says so.
+    const HANGUP: i32 = 1;
     let site = Site::new();
     let policy = slow(&site);
     let mark = site.at("mark").display().to_string();
     let egret = Egret::with_policy(&policy).arg("--drain").arg("0").arg("--").arg("touch").arg(&mark).spawn();
     egret.started();
     egret.rewrite_policy(&policy.replace("20ms", "30ms"));
+    egret.signal(HANGUP);
     egret.event("policy", |event| event["result"] == "loaded");
     egret.signal(TERM);
     egret.wait_exit();

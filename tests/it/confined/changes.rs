@@ -7,12 +7,14 @@ use crate::support::outside::{is_root, untested, whole};
 use crate::support::programs::require;
 use crate::support::{Outside, eventually};
 
+/// Has egret read its policy again.
+const HANGUP: i32 = 1;
 /// Passed on to the app, which takes it for its cue.
 const USER_SIGNAL: i32 = 10;
 
 /// Waits for the test's cue; the signal is blocked from the start, so that it is never lost.
 const CUE: &str = r#"
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGHUP])
 def cue(): print("ready"); signal.sigwait([signal.SIGUSR1])
 "#;
 
@@ -21,6 +23,8 @@ impl Scene {
     fn reload(&self, policy: &str) {
         self.said("ready");
         self.egret.rewrite_policy(&whole(policy));
+        // The app could have written it: it is read when somebody says so. The app, too, gets the signal.
+        self.egret.signal(HANGUP);
         self.egret.event("policy", |event| event["result"] == "loaded");
         self.egret.signal(USER_SIGNAL);
     }
@@ -44,6 +48,22 @@ look(); cue(); look()
     let hashes: std::collections::BTreeSet<String> = scene.egret.records().iter().map(|r| r["policy"].to_string()).collect();
     assert_eq!(hashes.len(), 2, "each record has the policy that judged it");
     scene.outside.only(&["44.0.0.7:80", "44.0.0.7:80", "45.0.0.66:2222", "45.0.0.67:2222"], &["good.test", "db.test"]);
+}
+
+/// Root in a container may write nearly everything, and the policy with it.
+#[test]
+fn a_policy_that_the_app_writes_is_not_taken() {
+    let script = r#"
+command = open(f"/proc/{os.getppid()}/cmdline").read().split("\0"); policy = command[command.index("--policy") + 1]
+open(policy, "w").write("version: 1\negress:\n  allow: [{ to: '45.0.0.66', ports: [25], as: tcp }]\n")
+until = time.monotonic() + 3
+while (came := outcome(connected, EVIL, 25)) == "EACCES" and time.monotonic() < until: time.sleep(0.05)
+print("evil", came)
+"#;
+    let Some(scene) = run(POLICY, script) else { return };
+    scene.said("evil EACCES");
+    assert!(scene.egret.stderr().contains("can be changed by CMD, and is read again on SIGHUP only"), "{}", scene.egret.stderr());
+    scene.outside.only(&[], &[]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-import asyncio, errno, http.client, os, select, signal, socket, ssl, struct, subprocess, sys, threading, urllib.error, urllib.request
+import asyncio, errno, http.client, os, select, signal, socket, ssl, struct, subprocess, sys, threading, time, urllib.error, urllib.request
 
 # The journal has stdout.
 sys.stdout = sys.stderr
