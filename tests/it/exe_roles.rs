@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::support::client::connect;
 use crate::support::http1::Response;
 use crate::support::journal::write;
+use crate::support::ports::free_port_of;
 use crate::support::programs::{Output, require};
 use crate::support::rules::{LOCALHOST, local, policy};
 use crate::support::{DnsServer, Egret, Program, Upstream, eventually, run_egret};
@@ -142,18 +143,12 @@ fn a_link_to_an_executable_is_that_executable_and_a_role_is_told_by_the_real_pat
     }
 }
 
-/// A port that is free on an address that no other test uses; the ports of roles can't be the kernel's choice.
-fn free_port(loopback: [u8; 4]) -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::from(loopback), 0)).expect("the kernel has a free port");
-    listener.local_addr().expect("a bound listener has an address").port()
-}
-
 #[test]
 fn a_proxy_user_goes_before_the_executable_and_that_before_the_port() {
     const HERE: [u8; 4] = [127, 42, 0, 1];
     let site = Site::new();
     let (fetch, ordinary) = (site.copy_of_curl("fetch"), require("curl"));
-    let roles = format!("{}, worker: {{ proxy-user: worker }}, web: {{ port: {} }}", exe(&fetch), free_port(HERE));
+    let roles = format!("{}, worker: {{ proxy-user: worker }}, web: {{ port: {} }}", exe(&fetch), free_port_of(HERE.into()));
     let policy = site.policy(&roles, &["fetch", "worker", "web"]);
     let egret = Egret::with_policy(&policy).listen(&format!("{}:0", Ipv4Addr::from(HERE))).start();
     let [first, of_web] = egret.proxies()[..] else { panic!("two proxy ports: {}", egret.started()) };

@@ -1,13 +1,14 @@
 //! Who is asking: told by the port that a client uses or by the user name that it gives. A role is a claim that
 //! narrows, and no secret: passwords are not looked at, and are told to nobody.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::support::client::{connect, http_connect_with};
 use crate::support::http1::Response;
+use crate::support::ports::free_port_of;
 use crate::support::rules::{LOCALHOST, local, policy};
 use crate::support::{DnsServer, Egret, Host, Upstream, http_connect, socks4a, socks5};
 
@@ -31,7 +32,8 @@ impl Site {
             local("worker.test", worker.port(), "as: any, for: [worker], id: of-worker"),
             local("web.test", web.port(), "as: any, for: [web], id: of-web"),
         ];
-        let roles = format!("roles: {{ worker: {{ proxy-user: worker }}, web: {{ port: {} }} }}\n", free_port(loopback));
+        let roles =
+            format!("roles: {{ worker: {{ proxy-user: worker }}, web: {{ port: {} }} }}\n", free_port_of(loopback.into()));
         let listen = format!("{}:0", Ipv4Addr::from(loopback));
         let egret = Egret::with_policy(&(policy(&dns, &rules) + &roles)).listen(&listen).start();
         Self { egret, worker, web, _dns: dns }
@@ -70,11 +72,6 @@ impl Site {
             assert!(!said.contains(secret), "{secret} in {said}");
         }
     }
-}
-
-fn free_port(loopback: [u8; 4]) -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::from(loopback), 0)).expect("the kernel has a free port");
-    listener.local_addr().expect("a bound listener has an address").port()
 }
 
 fn basic(user: &str) -> String {

@@ -66,7 +66,7 @@ impl Refused {
 
 #[test]
 fn r05_idle_tunnels_cost_little_and_leave_nothing() {
-    // `EGRET_TEST_TUNNELS=9800` is what 20,000 descriptors of the test, and of egret, are enough for.
+    // `EGRET_TEST_TUNNELS=9950` is what 20,000 descriptors of the test, and of egret, are enough for.
     let count: usize = std::env::var("EGRET_TEST_TUNNELS").ok().and_then(|count| count.parse().ok()).unwrap_or(400);
     let (dns, upstream) = (DnsServer::new(), crowd());
     let egret = to(upstream.port(), &dns).start();

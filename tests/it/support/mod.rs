@@ -13,6 +13,7 @@
 //! - [`upstream`]: the servers that egret dials
 //! - [`programs`]: curl, nginx and other real programs
 //! - [`moto`]: S3, for clients of it
+//! - [`ports`]: ports for programs that can't be told to take any
 //! - [`rules`]: policies for names on loopback
 //! - [`outside`]: the Internet of a confined app
 //! - [`journal`]: journals written by hand, and what reads them
@@ -31,6 +32,7 @@ pub(crate) mod moto;
 pub(crate) mod outside;
 pub(crate) mod payload;
 pub(crate) mod pki;
+pub(crate) mod ports;
 pub(crate) mod programs;
 pub(crate) mod rules;
 pub(crate) mod seen;
@@ -38,7 +40,6 @@ pub(crate) mod upstream;
 pub(crate) mod world;
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,12 +49,13 @@ pub(crate) use egret::{Egret, run_egret};
 pub(crate) use hello::Hello;
 pub(crate) use outside::Outside;
 pub(crate) use pki::{Ca, Identity};
+pub(crate) use ports::free_port;
 pub(crate) use programs::{Program, nginx};
 pub(crate) use upstream::{Service, Upstream};
 pub(crate) use world::World;
 
 /// How long any wait of the harness lasts before it fails the test. Long, so that a busy machine is no failure.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Asks `probe` until it has an answer. Only for state that tells nobody when it changes (a metric, a file, the
 /// end of a process); whatever can be waited on is waited on.
@@ -68,14 +70,6 @@ pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) ->
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(100));
     }
-}
-
-/// A TCP port of 127.0.0.1 that was free a moment ago, for programs that can't be told to take any.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("the kernel has a free port")
-        .port()
 }
 
 /// The fields that the table under this heading of a page names, in its first column.

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::{Identity, eventually, free_port};
 
 /// How long a program may run.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Where Debian puts programs: searched before the caller's PATH, whose wrappers need the caller's environment.
 const DEBIAN_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
@@ -139,7 +139,7 @@ impl Program {
         self
     }
 
-    /// Runs it to its end. Panics when that takes longer than its patience, 30 seconds if nothing else was said, with what it had written by then.
+    /// Runs it to its end. Panics when that takes longer than its patience, 90 seconds if nothing else was said, with what it had written by then.
     pub(crate) fn run(mut self) -> Output {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().unwrap_or_else(|e| panic!("{:?} does not start: {e}", self.command));
