@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use egret_policy::{Mode, Policy, Rule, RuleId, Surroundings};
-use egret_proxy::{Gateway, Resolver, now};
+use egret_proxy::{DnsServer, Gateway, Resolve, Resolver, now};
 use futures_util::StreamExt;
 use inotify::{EventStream, Inotify, WatchMask};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -61,6 +61,23 @@ pub(crate) struct Reloader {
     pub(crate) own: Arc<OwnSockets>,
     /// The list of what may be executed that holds.
     pub(crate) exec: Option<Vec<String>>,
+    pub(crate) resolver: NextResolver,
+}
+
+/// What a reload does about the resolver, which reads files of the system when it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NextResolver {
+    /// Makes another.
+    Made,
+    /// Nothing: an app that is held could have written those files, and so have any name lead anywhere. This is whom it asks.
+    Kept(DnsServer),
+}
+
+impl NextResolver {
+    pub(crate) fn with(holds_an_app: bool, now: &DnsServer) -> Self {
+        let is_the_apps = || ["/etc/hosts", "/etc/resolv.conf"].iter().any(|file| reach::can_change(Path::new(file)));
+        if holds_an_app && is_the_apps() { Self::Kept(now.clone()) } else { Self::Made }
+    }
 }
 
 /// What a reload is for. SIGHUP is listened to before egret says that it has started, so that nothing is missed after.
@@ -149,7 +166,7 @@ impl Reloader {
         match prepared {
             Ok((policy, resolver)) => {
                 let difference = difference(&self.gateway.policy(), &policy);
-                self.gateway.replace(policy, Box::new(resolver));
+                self.gateway.replace(policy, resolver.map(|resolver| Box::new(resolver) as Box<dyn Resolve>));
                 metrics::policy_loaded();
                 metrics::reloaded("loaded");
                 self.tell("loaded", None, difference);
@@ -176,14 +193,21 @@ impl Reloader {
     }
 
     /// Reading a large policy takes a while, for which no connection should wait.
-    async fn prepare(&self, text: Text) -> anyhow::Result<(Arc<Policy>, Resolver)> {
+    async fn prepare(&self, text: Text) -> anyhow::Result<(Arc<Policy>, Option<Resolver>)> {
+        let kept = if let NextResolver::Kept(server) = &self.resolver { Some(server.clone()) } else { None };
         let (mode, surroundings, files) = (self.mode, self.surroundings.clone(), Arc::clone(&self.files));
         let own = Arc::clone(&self.own);
         let read = move || {
             let mut config = config::load(&text, mode).map_err(|error| anyhow!("the policy is invalid\n{error}"))?;
             let policy = Arc::new(Policy::new(std::mem::take(&mut config.draft), surroundings));
             let prepared = files.prepare(config.files.as_ref())?;
-            let resolver = Resolver::noting(&config.dns, &config.dns_roots, own.note())?;
+            let next = || Resolver::noting(&config.dns, &config.dns_roots, own.note());
+            let resolver = kept.is_none().then(next).transpose()?;
+            if kept.is_some_and(|kept| kept != config.dns) {
+                tracing::warn!(
+                    "another `dns:` holds after a restart only, as CMD could have written /etc/hosts or /etc/resolv.conf"
+                );
+            }
             // Last, as it is the only step that changes something.
             files.serve(prepared)?;
             Ok::<_, anyhow::Error>((config, policy, resolver))

@@ -28,7 +28,7 @@ use crate::flows::ways::OwnSockets;
 use crate::journal::{Journal, WhenFull};
 use crate::launch::{Handle, Launch, Termination, Told};
 use crate::readiness::Readiness;
-use crate::reload::{Reasons, Reloader};
+use crate::reload::{NextResolver, Reasons, Reloader};
 use crate::settings::{DEFAULT_ADMIN, DEFAULT_LISTEN, Settings, fixed};
 use crate::shutdown::Ending;
 use crate::stop::Stop;
@@ -123,6 +123,7 @@ async fn live(
         flows: Arc::clone(&flows),
         own,
         exec,
+        resolver: NextResolver::with(holds, &config.dns),
     };
     tokio::spawn(reloader.watch(reasons, yaml));
     tokio::spawn(upkeep(prometheus.clone()));

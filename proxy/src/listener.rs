@@ -102,9 +102,12 @@ impl Gateway {
         Self { close_revoked, ..self }
     }
 
-    /// Puts another policy and resolver in force. Connections that are alive keep theirs, or are judged again.
-    pub fn replace(&self, policy: Arc<Policy>, resolver: Box<dyn Resolve>) {
-        self.resolver.store(Arc::new(resolver));
+    /// Puts another policy in force, and another resolver if there is one. Connections that are alive keep theirs, or are judged
+    /// again.
+    pub fn replace(&self, policy: Arc<Policy>, resolver: Option<Box<dyn Resolve>>) {
+        if let Some(resolver) = resolver {
+            self.resolver.store(Arc::new(resolver));
+        }
         self.policy.store(policy);
         self.changes.send_replace(());
     }

@@ -66,6 +66,20 @@ print("evil", came)
     scene.outside.only(&[], &[]);
 }
 
+/// A name of `/etc/hosts` stands for its address, as for those whom the administrator wrote there.
+#[test]
+fn names_that_the_app_writes_are_not_taken() {
+    let script = r#"
+open("/etc/hosts", "a").write("45.0.0.66 db.test good.test\n"); open("/etc/resolv.conf", "w").write("nameserver 45.0.0.53\n")
+cue(); print("evil", tls(EVIL, "good.test"))
+"#;
+    let Some(scene) = start(POLICY, &format!("{CUE}{script}")) else { return };
+    scene.reload(&format!("{POLICY}    - more.test\n"));
+    scene.ended_well();
+    scene.refused("good.test", 443, "address_not_of_name");
+    scene.outside.only(&[], &["good.test"]);
+}
+
 #[test]
 fn a_revoked_tunnel_is_closed_where_that_is_wanted() {
     let Some(outside) = Outside::new() else { return };
