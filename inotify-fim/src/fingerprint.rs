@@ -24,7 +24,7 @@ use crate::pace::{Pace, Share};
 pub use content::HashState;
 pub(crate) use content::Reader;
 pub(crate) use look::{ATTEMPTS, Wanted, When, glance, kind, look, look_at, of_open, stat};
-pub(crate) use means::{Budget, Deadline, Known, Means};
+pub(crate) use means::{Budget, Content, Deadline, Known, Means};
 pub(crate) use partial::{Partial, Slice};
 
 /// What a file was when it was looked at.

@@ -56,10 +56,23 @@ pub struct Ledger {
     pub hot: usize,
     /// How many large files wait to be read, a part at a time between looks.
     pub unread: usize,
+    /// All content is being read, for a full comparison. Meanwhile everything else goes on.
+    pub reading: Option<Reading>,
     /// Since when it has been looking, if it is: meanwhile nothing else is noticed.
     pub looking_since: Option<SystemTime>,
     /// How many processes could not be looked into when somebody last looked for who writes; `None` if nobody has yet.
     pub hidden_processes: Option<usize>,
+}
+
+/// How far a reading of all content is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Since when.
+    pub since: SystemTime,
+    /// Octets that were read.
+    pub octets: u64,
+    /// Octets that there were to read when it began.
+    pub of: u64,
 }
 
 /// A root.

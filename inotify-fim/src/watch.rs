@@ -22,8 +22,9 @@
 //!   than are watched before the next look. Where what cannot be executed is left out, it is told only if it was seen to be
 //!   executable meanwhile, and counted else ([`Ledger::excluded_transients`]).
 //! - While a large file is read others wait at most some tenths of a second, as it is read in slices: what one look reads is
-//!   64 MiB, and eight times that in a comparison but for the first, a full one and the last. A change of what does not fit
-//!   is told once it was read, or after five seconds without its hash (a log: after a minute), which is told when it is known
+//!   64 MiB, and eight times that in a comparison. The first reads besides whatever its baseline has the hash and the size of,
+//!   as nothing else can tell. A full one reads everything in slices, small files first. A change of what does not fit is told
+//!   once it was read, or after five seconds without its hash (a log: after a minute), which is told when it is known
 //!   as [`Change::Modified`](crate::view::Change::Modified). A file that is slow to read and written all the time is looked
 //!   at once a minute at least; another in its place is looked at at once.
 //! - Several changes within [`Options::settle`] are one. A file changed and changed back has not changed, but for its time.
@@ -41,6 +42,7 @@ mod links;
 mod names;
 mod hot;
 mod later;
+mod round;
 mod witness;
 mod proofs;
 mod coverage;
@@ -82,7 +84,8 @@ pub struct Options {
     pub patience: Duration,
     /// How often everything is compared, reading only what statx(2) says is changed.
     pub every: Duration,
-    /// How often all content is read anew.
+    /// How often all content is read anew. Events are told meanwhile ([`Ledger::reading`]), so it may take long; the next is
+    /// due so long after its end.
     pub full: Duration,
     /// How often that is compared which has no watch, or whose watches do not tell everything; and roots that cannot be seen.
     pub poll: Duration,

@@ -59,6 +59,7 @@ pub(super) fn json(ledger: &Ledger, teller: &Teller, dead: bool) -> Value {
         "high_water": ledger.high_water,
         "hot": ledger.hot,
         "unread": ledger.unread,
+        "reading": ledger.reading.map(|reading| json!({ "since": rfc3339(reading.since), "octets": reading.octets, "of": reading.of })),
         "looking_since": ledger.looking_since.map(rfc3339),
         "collapsed": ledger.collapsed,
         "hidden_processes": ledger.hidden_processes,
@@ -128,6 +129,12 @@ pub(crate) fn text(status: &Value) -> String {
     }
     for (source, time) in status["compared"].as_object().into_iter().flatten() {
         text.push_str(&format!("compared  {}  {source}\n", word(time)));
+    }
+    if let Some(since) = status["reading"]["since"].as_str() {
+        text.push_str(&format!(
+            "reading   {since}  {} of {} octets so far\n",
+            status["reading"]["octets"], status["reading"]["of"]
+        ));
     }
     let since = status["gap_since"].as_str().map(|since| format!(", one open since {since}")).unwrap_or_default();
     text.push_str(&format!(

@@ -210,10 +210,15 @@ fn a_journal_in_a_watched_path_does_not_feed_itself() {
     assert!(!has(&journal), "{}", lines());
 }
 
-/// A policy whose first comparison takes a minute.
+/// A policy whose first comparison takes a minute: only reading tells whether a large file is what its manifest says.
 fn slow(site: &Site) -> String {
-    File::create(site.at("app/large")).and_then(|file| file.set_len(1 << 30)).expect("a large file");
-    site.policy("  hashing: 1\n  watch: [{ path: @app }]\n")
+    const SIZE: u64 = 1 << 30;
+    File::create(site.at("app/large")).and_then(|file| file.set_len(SIZE)).expect("a large file");
+    let (app, hash) = (site.at("app"), "00".repeat(32));
+    let large = format!("{0}/large file 0644 0:0 {SIZE} 0.000000000 sha256:{hash}", app.display());
+    let manifest = format!("egret-manifest 1\n{} directory 0755 0:0 0 0.000000000 -\n{large}\nend 2\n", app.display());
+    site.write("m", &manifest);
+    site.policy("  baseline: @m\n  hashing: 1\n  watch: [{ path: @app }]\n")
 }
 
 #[test]
@@ -274,4 +279,17 @@ fn a_signal_ends_it_before_the_first_comparison_is_done_and_nothing_is_started()
     assert_eq!(egret.wait_exit().code(), Some(0));
     assert!(!site.at("mark").exists());
     assert_eq!(egret.event("coverage", |event| event["state"] == "ended")["complete"], false);
+}
+
+#[test]
+fn large_files_that_nobody_vouched_for_do_not_keep_it_from_being_ready() {
+    let site = Site::new();
+    File::create(site.at("app/large")).and_then(|file| file.set_len(1 << 30)).expect("a large file");
+    let egret = site.watched("  hashing: 1\n  watch: [{ path: @app }]\n");
+    assert_eq!(egret.get_admin("/readyz").0, 200);
+    let status: Value = serde_json::from_str(&egret.get_admin("/status").1).expect("JSON");
+    assert_eq!(status["files"]["state"], "watching");
+    assert!(status["files"]["unread"].as_u64().is_some_and(|unread| unread > 0), "{status}");
+    site.write("app/small", "x");
+    site.told(&egret, "created", "app/small");
 }

@@ -50,6 +50,8 @@ pub(crate) enum Wanted {
 pub(crate) enum When {
     /// However much was read already.
     Now,
+    /// If it has so many octets, or the budget allows it.
+    OfSize(u64),
     /// If the budget allows it.
     Allowed,
     /// Not by this look.
@@ -126,7 +128,8 @@ fn may_read(found: &Fingerprint, when: When, means: &Means) -> bool {
     let is_known = || means.known.get(found.inode, found.size).is_some();
     match when {
         When::Now => true,
-        When::Allowed => is_known() || means.budget.allows(found.size),
+        When::OfSize(size) if found.size == size => true,
+        When::Allowed | When::OfSize(_) => is_known() || means.budget.allows(found.size),
         When::Later => is_known(),
     }
 }

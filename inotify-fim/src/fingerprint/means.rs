@@ -15,6 +15,9 @@ pub(crate) struct Means {
     pub(crate) budget: Budget,
     /// Files that were read before the scan.
     pub(crate) known: Known,
+    /// What the earlier view has a hash of is read whatever the budget, if it has the size that it had then: nothing else tells
+    /// whether it is the same. So that is no more than what was read when the earlier view was made.
+    pub(crate) vouched: bool,
 }
 
 /// When all work must end; nobody may have said so yet.

@@ -9,9 +9,9 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::content::READ;
-use super::look::{Through, same, stat};
+use super::look::{Through, same, stat, xattrs};
 use super::means::Content;
-use super::{Fingerprint, Inode, Kind, kind};
+use super::{Fingerprint, Inode, Kind, Xattrs, kind};
 
 /// A file that is read in slices.
 #[derive(Debug)]
@@ -66,6 +66,11 @@ impl Partial {
                 (true, true) => Slice::Done(Box::new(self.content())),
             });
         }
+    }
+
+    /// Those extended attributes that grant something.
+    pub(crate) fn xattrs(&self) -> io::Result<Xattrs> {
+        xattrs(&self.open)
     }
 
     /// Whether that was the end.

@@ -72,6 +72,7 @@ impl<'a> Shared<'a> {
         let before = self.previous.entries.get_key_value(path.as_slice());
         let wanted = self.wanted(root, before.is_none());
         let ask = self.with_beginning(wanted, root, directory, name, before.map(|(_, print)| print));
+        let ask = self.vouched(ask, before.map(|(_, print)| print.as_ref()));
         let path = before.map_or_else(|| path.into(), |(path, _)| Arc::clone(path));
         match fingerprint::look(directory.as_fd(), name, ask, reader) {
             Ok(mut print) => {
@@ -128,6 +129,19 @@ impl<'a> Shared<'a> {
         }
     }
 
+    /// At the first look, what only its content tells of is read, however much was read already.
+    fn vouched(&self, ask: Wanted, before: Option<&Fingerprint>) -> Wanted {
+        let before = before.filter(|before| self.means.vouched && before.hash.done().is_some());
+        match (ask, before) {
+            (Wanted::Whole { largest, beginning, when: When::Allowed }, Some(before)) => {
+                // Of a log that grew, too, nothing else tells whether it did no more than that.
+                let when = if beginning.is_some() { When::Now } else { When::OfSize(before.size) };
+                Wanted::Whole { largest, beginning, when }
+            }
+            _ => ask,
+        }
+    }
+
     /// With the older, shorter content of a file that may only grow: that of the same path, or of the same inode.
     fn with_beginning(
         &self,
@@ -165,18 +179,21 @@ impl<'a> Shared<'a> {
         before: Option<&LeadsTo>,
         reader: &mut Reader<'_>,
     ) -> Option<LeadsTo> {
+        let goes_out = root.how.follow || path == root.path;
         let wanted = match self.wanted(root, false) {
             Wanted::Attributes => return None,
             _ if root.how.content != Content::Whole => return None,
+            // What is inside the root is vouched for where it stands.
+            Wanted::Whole { largest, .. } if goes_out && self.is_vouched_end(path) => {
+                Wanted::Whole { largest, beginning: None, when: When::Now }
+            }
             wanted => wanted,
         };
         let find = || {
             let file = root
                 .follow(path)
                 // The root's own path is the operator's, as those of its links that are on the way to it.
-                .or_else(
-                    |error| if root.how.follow || path == root.path { beneath::follow_out(directory, name) } else { Err(error) },
-                );
+                .or_else(|error| if goes_out { beneath::follow_out(directory, name) } else { Err(error) });
             file.ok().filter(|file| matches!(is_kernel(file), Ok(false)))
         };
         let file = find()?;
@@ -193,6 +210,12 @@ impl<'a> Shared<'a> {
         let end = read_end(file, find, wanted, reader)?;
         self.ends().insert(inode, end);
         Some(end)
+    }
+
+    /// Whether this is the first look at a link of which it is known what it led to.
+    fn is_vouched_end(&self, path: &[u8]) -> bool {
+        let end = || self.previous.entries.get(path)?.leads_to.as_ref()?.hash.done();
+        self.means.vouched && end().is_some()
     }
 
     /// Whether all of a file's content counts where it stands. A link into a folder of logs must not make what is written

@@ -20,12 +20,15 @@ const HOLD: Duration = Duration::from_secs(5);
 const HOLD_LOG: Duration = Duration::from_secs(60);
 
 /// So long is read at once, and no longer than that does an event wait for it.
-const SLICE: Duration = Duration::from_millis(100);
+pub(super) const SLICE: Duration = Duration::from_millis(100);
 
 /// A file that changed while it was read is not begun again before so many times what that took have passed, and this.
 const REST: u32 = 20;
 const LEAST_REST: Duration = Duration::from_millis(25);
 const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// So many of the smallest are looked for at once.
+const BATCH: usize = 256;
 
 /// A file that waits to be read.
 #[derive(Clone, Debug)]
@@ -48,8 +51,6 @@ pub(super) struct Later {
     waiting: BTreeMap<Path, Waiting>,
     reading: Option<Reading>,
     known: Known,
-    /// Not to be read on before.
-    from: Option<Instant>,
 }
 
 struct Reading {
@@ -81,6 +82,11 @@ impl Later {
         std::mem::take(&mut self.known)
     }
 
+    /// One more of those.
+    pub(super) fn add_known(&mut self, content: fingerprint::Content) {
+        self.known.add(content);
+    }
+
     pub(super) fn put(&mut self, path: Path, waiting: Waiting) {
         self.waiting.insert(path, Waiting { done: false, ..waiting });
     }
@@ -101,11 +107,14 @@ impl Later {
         taken
     }
 
-    /// When something is to be done.
-    pub(super) fn next(&self) -> Option<Instant> {
-        let told = self.waiting.values().filter_map(|waiting| waiting.told_by).min();
-        let read = self.waiting.values().filter(|waiting| !waiting.done).map(|waiting| waiting.from).min();
-        told.into_iter().chain(read.map(|read| self.from.map_or(read, |from| from.max(read)))).min()
+    /// When the first change is told without its hash.
+    pub(super) fn told_by(&self) -> Option<Instant> {
+        self.waiting.values().filter_map(|waiting| waiting.told_by).min()
+    }
+
+    /// When the first file may be read.
+    pub(super) fn from(&self) -> Option<Instant> {
+        self.waiting.values().filter(|waiting| !waiting.done).map(|waiting| waiting.from).min()
     }
 
     /// What was kept back long enough.
@@ -120,21 +129,15 @@ impl Later {
     }
 
     /// Reads on for one slice. Gives what is to be looked at again.
-    pub(super) fn read(&mut self, roots: &Roots, view: &View, share: u8, now: Instant) -> Marks {
-        let mut marks = Marks::default();
-        if self.from.is_some_and(|from| now < from) {
-            return marks;
-        }
-        let start = Instant::now();
-        while start.elapsed() < SLICE && self.step(roots, view, now, &mut marks) {}
-        let (spent, share) = (start.elapsed(), u32::from(share.clamp(1, 100)));
-        self.from = (share < 100).then(|| now + spent * 100 / share);
+    pub(super) fn read(&mut self, roots: &Roots, view: &View, now: Instant) -> Marks {
+        let (start, mut marks, mut next) = (Instant::now(), Marks::default(), Vec::new());
+        while start.elapsed() < SLICE && self.step(roots, view, now, &mut next, &mut marks) {}
         marks
     }
 
     /// Whether there is more to do now.
-    fn step(&mut self, roots: &Roots, view: &View, now: Instant, marks: &mut Marks) -> bool {
-        let Some(mut reading) = self.begin(roots, view, now, marks) else { return !self.is_idle(now) };
+    fn step(&mut self, roots: &Roots, view: &View, now: Instant, next: &mut Vec<Path>, marks: &mut Marks) -> bool {
+        let Some(mut reading) = self.begin(roots, view, now, next, marks) else { return !self.is_idle(now) };
         let start = Instant::now();
         let slice = reading.partial.read(SLICE);
         reading.spent += start.elapsed();
@@ -171,13 +174,15 @@ impl Later {
     }
 
     /// The file that is being read, or the smallest that waits.
-    fn begin(&mut self, roots: &Roots, view: &View, now: Instant, marks: &mut Marks) -> Option<Reading> {
+    fn begin(&mut self, roots: &Roots, view: &View, now: Instant, next: &mut Vec<Path>, marks: &mut Marks) -> Option<Reading> {
         if let Some(reading) = self.reading.take_if(|reading| self.waiting.contains_key(&reading.path)) {
             return Some(reading);
         }
         self.reading = None;
-        let ready = self.waiting.iter().filter(|(_, waiting)| !waiting.done && waiting.from <= now);
-        let path = ready.min_by_key(|(_, waiting)| waiting.size).map(|(path, _)| Arc::clone(path))?;
+        if next.is_empty() {
+            *next = self.smallest(now);
+        }
+        let path = next.pop()?;
         let beginning = view.entries.get(&path).filter(|print| print.hash.done().is_some()).map(|print| print.size);
         let begun = open(roots, &path).map_err(std::io::Error::from).and_then(|file| Partial::new(file, beginning));
         match begun {
@@ -196,18 +201,32 @@ impl Later {
         }
         None
     }
+
+    /// The smallest that may be read, the very smallest last. Looking for one at a time would take longer than reading it,
+    /// where many wait.
+    fn smallest(&self, now: Instant) -> Vec<Path> {
+        let ready = self.waiting.iter().filter(|(_, waiting)| !waiting.done && waiting.from <= now);
+        let mut ready: Vec<(u64, &Path)> = ready.map(|(path, waiting)| (waiting.size, path)).collect();
+        if ready.len() > BATCH {
+            ready.select_nth_unstable(BATCH);
+            ready.truncate(BATCH);
+        }
+        ready.sort_unstable_by(|one, other| other.cmp(one));
+        ready.into_iter().map(|(_, path)| Arc::clone(path)).collect()
+    }
 }
 
 /// What stands at a path; what a link leads to, in the way that a look would follow it.
-fn open(roots: &Roots, path: &[u8]) -> Result<OwnedFd, Errno> {
+pub(super) fn open(roots: &Roots, path: &[u8]) -> Result<OwnedFd, Errno> {
     let (root, how) = roots.of(path).ok_or(Errno::NOENT)?;
     let file = beneath::point_at(root, path)?;
     if fingerprint::kind(&fingerprint::stat(file.as_fd()).map_err(|_| Errno::IO)?) != fingerprint::Kind::Symlink {
         return Ok(file);
     }
-    let top = beneath::open(root, root)?;
-    let inside = beneath::follow(root, &top, &path[root.len()..], !how.cross);
+    let inside = beneath::open(root, root).and_then(|top| beneath::follow(root, &top, &path[root.len()..], !how.cross));
     match (inside, beneath::split(path)) {
+        // The root's own path is the operator's, wherever it leads.
+        (Err(_), Some((parent, name))) if path == root => beneath::follow_out(&beneath::open(parent, parent)?, name),
         (Err(_), Some((parent, name))) if how.follow => beneath::follow_out(&beneath::open(root, parent)?, name),
         (inside, _) => inside,
     }

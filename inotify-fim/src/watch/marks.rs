@@ -31,6 +31,8 @@ pub(super) struct Mark {
     pub(super) proof: bool,
     /// What came here was no directory, and it went again or was replaced. It may have been one more name of another file.
     pub(super) passed: bool,
+    /// All content was read anew, and this is another one than is known.
+    pub(super) reread: bool,
 }
 
 impl Mark {
@@ -47,6 +49,7 @@ impl Mark {
         runs: false,
         proof: false,
         passed: false,
+        reread: false,
     };
 
     /// Something was made, or moved to here from where nothing is watched, or had only just come where it was.
@@ -110,6 +113,7 @@ impl Marks {
         known.runs |= mark.runs;
         known.proof |= mark.proof;
         known.passed |= mark.passed;
+        known.reread |= mark.reread;
     }
 
     /// Takes out those for which `goes` is true.
@@ -169,6 +173,11 @@ impl Marks {
     pub(super) fn was_seen(&self, path: &[u8]) -> bool {
         let mut around = ancestors(path).filter_map(|at| Some((at, self.0.get(at)?)));
         around.any(|(at, mark)| mark.seen && (mark.whole || at == path))
+    }
+
+    /// Whether only reading all content led to this path.
+    pub(super) fn was_reread(&self, path: &[u8]) -> bool {
+        self.0.get(path).is_some_and(|mark| mark.reread && !mark.seen)
     }
 
     /// Whether some name came and went by which another file may have been written: no event named that file.

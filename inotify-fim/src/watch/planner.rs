@@ -159,6 +159,10 @@ impl<F: FnMut(Event)> Planner<F> {
             self.waiting = None;
             self.look();
         }
+        if let Some(looked) = self.reconciler.end_round() {
+            self.schedule.done(looked.source, Instant::now());
+            self.tell_last(looked);
+        }
     }
 
     fn compare(&mut self, source: Source) {

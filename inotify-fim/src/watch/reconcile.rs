@@ -4,6 +4,8 @@
 mod look;
 mod take;
 mod held;
+mod slices;
+mod tell;
 mod account;
 mod repair;
 
@@ -32,6 +34,7 @@ use crate::raw::mask;
 use crate::roots::{Roots, ancestors};
 use crate::scan::{self, Uncovered};
 use crate::view::View;
+use slices::Slices;
 use take::Half;
 
 /// A watch that the kernel does not list may have ended a moment ago, and its last event still waits. It counts as lost if
@@ -71,6 +74,7 @@ pub(super) struct Reconciler {
     names: Names,
     hot: Hot,
     later: Later,
+    slices: Slices,
     /// Octets that a look may read for which events are the reason.
     pub(super) budget: u64,
     /// When all must be done.
@@ -91,9 +95,10 @@ pub(super) struct Reconciler {
     last_note: SystemTime,
     /// How each root is reached.
     ways: Ways,
-    /// Since when everything, and what is polled, may have changed without an event.
+    /// Since when everything, what is polled, and content alone may have changed without an event.
     compared: Option<SystemTime>,
     polled: Option<SystemTime>,
+    read: Option<SystemTime>,
     /// Roots that the baseline says nothing of.
     learning: BTreeSet<Vec<u8>>,
     /// Watches that the kernel did not list and has not said to have ended, and when they count as lost.
@@ -127,6 +132,7 @@ impl Reconciler {
             names: Names::default(),
             hot: Hot::default(),
             later: Later::default(),
+            slices: Slices::default(),
             budget: look::BUDGET,
             deadline: Deadline::default(),
             witness: Witness::default(),
@@ -141,6 +147,7 @@ impl Reconciler {
             ways: Ways::default(),
             compared: None,
             polled: None,
+            read: None,
             learning,
             doubted: None,
             owed: false,
@@ -238,7 +245,13 @@ impl Reconciler {
 
     /// Has what such a comparison is of looked at by the next [`Self::reconcile`].
     pub(super) fn compare(&mut self, source: Source, tell: &mut dyn FnMut(Event)) {
-        let source = if source == Source::Poll && self.owed { Source::Schedule } else { source };
+        let source = match source {
+            Source::Poll if self.owed => Source::Schedule,
+            // The one that is under way goes on.
+            Source::Full if self.rereads() => Source::Schedule,
+            source => source,
+        };
+        self.slices.wanted |= source == Source::Full;
         if source == Source::Poll {
             self.source = self.source.max_of(source);
             let polled: Vec<Vec<u8>> = self.polled_trees().map(<[u8]>::to_vec).collect();
@@ -282,7 +295,8 @@ impl Reconciler {
     /// When [`Self::tick`] has something to do.
     pub(super) fn next(&self) -> Option<Instant> {
         let doubted = self.doubted.as_ref().map(|(_, due)| *due);
-        [self.hot.next(), self.later.next(), self.proofs.next(), doubted].into_iter().flatten().min()
+        let reads = self.reads_from(Instant::now());
+        [self.hot.next(), reads, self.proofs.next(), doubted].into_iter().flatten().min()
     }
 
     /// What is due by now, while no event waits. Whether anything is to be looked at.
@@ -295,15 +309,6 @@ impl Reconciler {
         if let Some((doubted, _)) = self.doubted.take_if(|(_, due)| *due <= now) {
             any |= self.repair(&doubted, tell);
         }
-        any
-    }
-
-    /// Reads on in files that are too large to be read while others wait. Whether anything is to be looked at.
-    pub(super) fn read_on(&mut self, now: Instant) -> bool {
-        let mut marks = self.later.overdue(now);
-        marks.append(self.later.read(&self.roots, &self.view, self.options.share, now));
-        let any = !marks.is_empty();
-        self.dirty.append(marks);
         any
     }
 
@@ -327,6 +332,12 @@ impl Reconciler {
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.later.len()
+    }
+
+    /// Whether a full comparison is under way.
+    #[cfg(test)]
+    pub(super) fn is_rereading(&self) -> bool {
+        self.rereads()
     }
 
     /// As if it were so late, to what is kept back.

@@ -7,6 +7,7 @@ mod loss;
 mod moves;
 mod writes;
 mod large;
+mod full;
 mod limits;
 mod fuse;
 mod mounts;

@@ -12,6 +12,7 @@ impl Reconciler {
         ledger.gap_since = self.gap.map(|(_, start)| start);
         ledger.hot = self.hot.resting.len();
         ledger.unread = self.later.len();
+        ledger.reading = self.reading();
         ledger.hidden_processes = self.witness.hidden;
         let (covered, proven) = (self.coverage.is_fresh(), self.proofs.is_fresh());
         if covered || proven {

@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use super::{EAGER, Looked, Reconciler};
 use crate::beneath;
 use crate::fingerprint::{self, ATTEMPTS, Budget, Device, Fingerprint, Kind, Means};
-use crate::scan::{self, Place, Read, Scan, Uncovered};
-use crate::view::{Difference, Path, View, is_alike};
+use crate::scan::{self, Place, Scan, Uncovered};
+use crate::view::{Path, View};
 use crate::watch::event::{Event, Source};
 use crate::watch::marks::{Mark, Marks};
 use crate::watch::names::linked;
@@ -21,7 +21,7 @@ use crate::watch::ways;
 /// Octets that one look reads for which events are the reason. Larger files are read later.
 pub(super) const BUDGET: u64 = 64 << 20;
 
-/// So many times as much, what a comparison reads that nobody must wait for: not the first, a full one or the last.
+/// So many times as much, what a comparison reads.
 const COMPARISON: u64 = 8;
 
 impl Reconciler {
@@ -56,8 +56,12 @@ impl Reconciler {
         let (complete, mut last) = (!scan.cut, Vec::new());
         if source != Source::Event {
             self.after(source, began, scan.excluded);
-            let (entries, watched) = (self.view.entries.len(), self.armed.len());
-            last.push(Event::Compared { source, entries, watched, found, took: start.elapsed(), complete });
+            let reads_on = complete && source != Source::Poll && self.begin_round(start, began, found);
+            if source != Source::Full || !reads_on {
+                self.tally.compared(source);
+                let (entries, watched) = (self.view.entries.len(), self.armed.len());
+                last.push(Event::Compared { source, entries, watched, found, took: start.elapsed(), complete });
+            }
         }
         if let Some((cause, start)) = gap.filter(|_| complete && self.repairs(source)) {
             self.gap = None;
@@ -88,8 +92,7 @@ impl Reconciler {
     /// What was at these places, out of the view, and what is there now; both with all that changed along with it.
     /// The places of those are added.
     fn scan(&mut self, places: &mut Vec<Place>, dirty: &Marks, source: Source) -> (View, Scan) {
-        let read = if source == Source::Full { Read::All } else { self.options.read };
-        let options = scan::Options { read, ..self.options };
+        let options = self.options;
         let unwatched = self.arm_ways(places, dirty);
         let means = self.means(source);
         let mut scan = self.arm_and_scan(places, dirty, &options, &means);
@@ -116,12 +119,9 @@ impl Reconciler {
 
     /// What one look may read.
     fn means(&mut self, source: Source) -> Means {
-        let octets = match source {
-            Source::Event => self.budget,
-            Source::Poll | Source::Schedule | Source::Repair => self.budget.saturating_mul(COMPARISON),
-            Source::Start | Source::Full | Source::End => u64::MAX,
-        };
-        Means { budget: Budget::new(octets, self.deadline.clone()), known: self.later.take_known(), ..Means::default() }
+        let octets = if source == Source::Event { self.budget } else { self.budget.saturating_mul(COMPARISON) };
+        let budget = Budget::new(octets, self.deadline.clone());
+        Means { budget, known: self.later.take_known(), vouched: source == Source::Start, ..Means::default() }
     }
 
     /// Watches what may not be watched yet, and looks. Where everything is looked at and there were watches enough so far,
@@ -226,31 +226,6 @@ impl Reconciler {
         }
     }
 
-    /// What came and went, unless something else is told of its path, or it would have been left out.
-    fn tell_transient(&mut self, dirty: &Marks, old: &View, new: &View, tell: &mut dyn FnMut(Event)) {
-        let marked = dirty.iter().filter(|(path, mark)| (mark.came || mark.vanished) && !dirty.is_canary(path));
-        for (path, mark) in marked.filter(|(path, _)| !self.later.contains(path)) {
-            let is_left_out = self.roots.of(path).is_some_and(|(_, how)| {
-                mark.file && how.leaves_out(how.excludes(path), Kind::File, 0) || how.excludes_folder(path)
-            });
-            let is_gone = match (old.entries.get(path.as_slice()), new.entries.get(path.as_slice())) {
-                (None, None) => !is_left_out || mark.vanished || !self.exists(path),
-                // What was there before is back, and nothing tells that another file was there meanwhile.
-                (Some(was), Some(is)) => mark.vanished && is_alike(was, is),
-                _ => false,
-            };
-            if is_gone && is_left_out && !mark.runs {
-                self.tally.excluded_transients += 1;
-            } else if is_gone {
-                tell(Event::Transient { path: path.clone(), suspects: self.witness.of(path, None) });
-            }
-        }
-    }
-
-    fn exists(&self, path: &[u8]) -> bool {
-        self.roots.of(path).is_some_and(|(root, _)| beneath::point_at(root, path).is_ok())
-    }
-
     /// What was written is read again, whatever its times say: a write through a mapping that is kept need not change them,
     /// nor on some file systems the second within two seconds.
     fn doubt_written(&mut self, dirty: &Marks) {
@@ -261,42 +236,12 @@ impl Reconciler {
         }
     }
 
-    /// Tells what differs; gives how much that is.
-    fn tell_changed(&mut self, dirty: &Marks, old: &View, new: &View, source: Source, tell: &mut dyn FnMut(Event)) -> usize {
-        let found = self.roots.differences(old, new);
-        let count = found.len();
-        for difference in found {
-            let is_event = matches!(source, Source::Schedule | Source::Full | Source::Poll | Source::End)
-                && dirty.was_seen(&difference.path);
-            let source = if is_event { Source::Event } else { source };
-            let (suspects, since) = (self.suspects(&difference), self.since(source));
-            tell(Event::Changed { difference: Box::new(difference), source, suspects, since });
-        }
-        let resting = &self.hot.resting;
-        self.witness.forget(|path| resting.get(path).is_some());
-        count
-    }
-
-    pub(super) fn suspects(&self, difference: &Difference) -> Vec<super::super::Suspect> {
-        let prints = [&difference.old, &difference.new].into_iter().flatten();
-        self.witness.of(&difference.path, prints.filter(|print| print.kind == Kind::File).filter_map(|print| print.inode))
-    }
-
-    /// Since when a difference may be there that such a comparison finds.
-    fn since(&self, source: Source) -> Option<SystemTime> {
-        match source {
-            Source::Event | Source::Start => None,
-            Source::Poll => self.polled.max(self.compared),
-            Source::Schedule | Source::Full | Source::Repair | Source::End => self.compared,
-        }
-    }
-
     fn after(&mut self, source: Source, began: SystemTime, excluded: u64) {
-        self.tally.compared(source);
         if source == Source::Poll {
             self.polled = Some(began);
         } else {
             self.compared = Some(began);
+            self.read.get_or_insert(began);
             self.tally.excluded = excluded;
         }
     }

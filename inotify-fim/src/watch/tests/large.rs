@@ -171,3 +171,23 @@ fn a_start_reads_whatever_its_baseline_names() {
     let [Event::Changed { difference, .. }, ..] = &world.events[..] else { panic!("{:?}", world.events) };
     assert!(difference.new.as_ref().is_some_and(|new| new.hash.done().is_some()));
 }
+
+#[test]
+fn d14_a_root_that_is_a_link_to_a_large_file_is_read_and_told_once() {
+    let mut world = World::with(|root| fs::write(root.join("file"), vec![b'x'; 5_000]).unwrap());
+    std::os::unix::fs::symlink("root/file", world.folder.path().join("link")).unwrap();
+    let link = bytes(&world.folder.path().join("link"));
+    world.restart(Roots::from_iter([link.clone()]), View::default(), &super::world::options());
+    world.start();
+    world.reconciler.budget = SMALL;
+    fs::write(world.at("file"), vec![b'y'; 5_000]).unwrap();
+    let start = Instant::now();
+    while world.read() || world.reconciler.is_dirty() || world.reconciler.waiting() > 0 {
+        world.reconcile();
+        world.reconciler.read_on(Instant::now());
+        assert!(start.elapsed() < Duration::from_secs(20), "it is read for ever");
+    }
+    let [Event::Changed { difference, .. }] = &world.events[..] else { panic!("{:?}", world.events) };
+    assert!(difference.new.as_ref().is_some_and(|new| new.leads_to.as_ref().is_some_and(|end| end.hash.done().is_some())));
+    assert_eq!(world.reconciler.waiting(), 0);
+}

@@ -84,8 +84,10 @@ impl World {
             while self.read() || self.reconciler.is_dirty() {
                 self.reconcile();
             }
+            let ended = self.reconciler.end_round();
+            self.events.extend(ended.into_iter().flat_map(|looked| looked.last));
             // A file that was changed a moment ago is not read yet.
-            if self.reconciler.waiting() == 0 {
+            if self.reconciler.waiting() == 0 && !self.reconciler.is_rereading() {
                 return;
             }
             self.reconciler.read_on(Instant::now());
