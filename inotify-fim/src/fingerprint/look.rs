@@ -88,6 +88,8 @@ pub(crate) fn look_at(file: &OwnedFd, wanted: Wanted, reader: &mut Reader<'_>) -
         (Kind::File, Wanted::Whole { largest, beginning, when }) => {
             let opened = if found.size > largest {
                 Err(HashState::TooLarge)
+            } else if let Some(error) = reader.means.known.error(found.inode) {
+                Err(unreadable(error))
             } else if may_read(&found, when, reader.means) {
                 through.open().map_err(unreadable)
             } else {

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use rustix::io::Errno;
+
 use super::linked::Linked;
 use super::{Device, Inode};
 
@@ -79,18 +81,32 @@ pub(crate) struct Content {
     pub(crate) beginning: Option<(u64, [u8; 32])>,
 }
 
-/// Contents by inode.
+/// Contents by inode, and which cannot be read.
 #[derive(Debug, Default)]
-pub(crate) struct Known(HashMap<(Device, u64), Content>);
+pub(crate) struct Known {
+    read: HashMap<(Device, u64), Content>,
+    failed: HashMap<(Device, u64), Errno>,
+}
 
 impl Known {
     pub(crate) fn add(&mut self, content: Content) {
-        self.0.insert((content.inode.device, content.inode.number), content);
+        self.read.insert((content.inode.device, content.inode.number), content);
+    }
+
+    /// That an inode cannot be read is all that there is to know, however large it is.
+    pub(crate) fn fail(&mut self, which: (Device, u64), error: Errno) {
+        self.failed.insert(which, error);
+    }
+
+    /// Why an inode cannot be read.
+    pub(super) fn error(&self, inode: Option<Inode>) -> Option<Errno> {
+        let inode = inode.filter(|_| !self.failed.is_empty())?;
+        self.failed.get(&(inode.device, inode.number)).copied()
     }
 
     /// What an inode of this size holds, if nothing changed since it was read.
     pub(super) fn get(&self, inode: Option<Inode>, size: u64) -> Option<&Content> {
         let inode = inode.filter(|inode| inode.changed.is_some())?;
-        self.0.get(&(inode.device, inode.number)).filter(|known| (known.inode, known.size) == (inode, size))
+        self.read.get(&(inode.device, inode.number)).filter(|known| (known.inode, known.size) == (inode, size))
     }
 }

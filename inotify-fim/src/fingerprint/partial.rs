@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::content::READ;
 use super::look::{Through, same, stat, xattrs};
 use super::means::Content;
-use super::{Fingerprint, Inode, Kind, Xattrs, kind};
+use super::{Device, Fingerprint, Inode, Kind, Xattrs, kind};
 
 /// A file that is read in slices.
 #[derive(Debug)]
@@ -48,6 +48,11 @@ impl Partial {
         let open = Through::new(&file).open()?;
         let beginning = beginning.filter(|length| *length < before.stx_size).map(|length| (length, None));
         Ok(Some(Self { file, open, before, inode, hasher: Sha256::new(), read: 0, beginning }))
+    }
+
+    /// Which inode it is.
+    pub(crate) fn which(&self) -> (Device, u64) {
+        (self.inode.device, self.inode.number)
     }
 
     /// Reads on for about so long.

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::marks::{Mark, Marks};
 use crate::beneath;
-use crate::fingerprint::{self, Known, Partial, Slice};
+use crate::fingerprint::{self, Device, Known, Partial, Slice};
 use crate::roots::{Content, How, Roots};
 use crate::view::{Path, View};
 
@@ -151,8 +151,7 @@ impl Later {
                 self.rest(&reading.path, now + (reading.spent * REST).clamp(LEAST_REST, LONGEST_REST));
                 return true;
             }
-            // The look that follows meets the same error, or none.
-            Err(_) => {}
+            Err(error) => self.known.fail(reading.partial.which(), error),
         }
         if let Some(waiting) = self.waiting.get_mut(&reading.path) {
             waiting.done = true;
@@ -184,8 +183,7 @@ impl Later {
         }
         let path = next.pop()?;
         let beginning = view.entries.get(&path).filter(|print| print.hash.done().is_some()).map(|print| print.size);
-        let begun = open(roots, &path).map_err(std::io::Error::from).and_then(|file| Partial::new(file, beginning));
-        match begun {
+        match self.open(roots, &path, beginning) {
             Ok(Some(partial)) => return Some(Reading { path, partial, spent: Duration::ZERO }),
             // It was changed a moment ago.
             Ok(None) => {
@@ -193,13 +191,24 @@ impl Later {
                     waiting.from = now + LEAST_REST;
                 }
             }
+            // The look that follows knows why, or finds something else there. If it does not, there is no hurry.
             Err(_) => {
-                if let Some(waiting) = self.waiting.remove(&path) {
+                if let Some(waiting) = self.waiting.get(&path) {
                     marks.add(path.to_vec(), waiting.mark);
                 }
+                self.rest(&path, now + LONGEST_REST);
             }
         }
         None
+    }
+
+    fn open(&mut self, roots: &Roots, path: &[u8], beginning: Option<u64>) -> std::io::Result<Option<Partial>> {
+        let file = open(roots, path)?;
+        let stat = fingerprint::stat(file.as_fd())?;
+        Partial::new(file, beginning).inspect_err(|error| {
+            let which = (Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor }, stat.stx_ino);
+            self.known.fail(which, Errno::from_io_error(error).unwrap_or(Errno::IO));
+        })
     }
 
     /// The smallest that may be read, the very smallest last. Looking for one at a time would take longer than reading it,

@@ -1,6 +1,7 @@
 //! A13, E06: large files are read while nobody waits for others.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use super::world::{World, bytes, told};
@@ -190,4 +191,22 @@ fn d14_a_root_that_is_a_link_to_a_large_file_is_read_and_told_once() {
     let [Event::Changed { difference, .. }] = &world.events[..] else { panic!("{:?}", world.events) };
     assert!(difference.new.as_ref().is_some_and(|new| new.leads_to.as_ref().is_some_and(|end| end.hash.done().is_some())));
     assert_eq!(world.reconciler.waiting(), 0);
+}
+
+#[test]
+fn d21_a_large_file_that_cannot_be_read_is_told_to_be_so_and_tried_no_more() {
+    let mut world = world();
+    fs::write(world.at("large"), vec![b'x'; 5_000]).unwrap();
+    fs::set_permissions(world.at("large"), fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read(world.at("large")).is_ok() {
+        return eprintln!("NOT TESTED: d21: this user reads what nobody may read");
+    }
+    let start = Instant::now();
+    while world.read() || world.reconciler.is_dirty() || world.reconciler.waiting() > 0 {
+        world.reconcile();
+        world.reconciler.read_on(Instant::now());
+        assert!(start.elapsed() < Duration::from_secs(20), "it is tried for ever");
+    }
+    let [Event::Changed { difference, .. }] = &world.events[..] else { panic!("{:?}", world.events) };
+    assert_eq!(difference.new.as_ref().map(|new| new.hash), Some(HashState::Unreadable(13)));
 }
