@@ -145,6 +145,9 @@ pub(crate) struct Lifecycle {
     pub(crate) admin: SocketAddr,
     pub(crate) mode: String,
     pub(crate) policy: String,
+    /// What ends it, if no signal and no command does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
 }
 
 /// A phase of the life of the command that egret started. Its arguments may hold secrets and are not told.

@@ -97,7 +97,8 @@ async fn live(
     let own = Arc::new(OwnSockets::default());
     let witness = Arc::new(Witness::new(&journal, &readiness, Arc::clone(&own)));
     let gateway = gateway(&settings, &surroundings, &witness, &own)?;
-    let phase = Phase { journal: journal.clone(), listen: listeners.addresses.clone(), admin: listeners.admin_address, gateway };
+    let (listen, admin) = (listeners.addresses.clone(), listeners.admin_address);
+    let phase = Phase { journal: journal.clone(), listen, admin, gateway, stop: stop.clone() };
     let serving = Serving::default();
 
     let direct = Direct::new(RwLock::new(settings.config.direct.clone()));
@@ -386,6 +387,7 @@ struct Phase {
     listen: Vec<SocketAddr>,
     admin: SocketAddr,
     gateway: Arc<Gateway>,
+    stop: Stop,
 }
 
 impl Phase {
@@ -399,6 +401,7 @@ impl Phase {
             admin: self.admin,
             mode: policy.mode_at(now()).to_string(),
             policy: policy.hash().to_string(),
+            why: self.stop.why(),
         })));
     }
 }

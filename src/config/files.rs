@@ -12,7 +12,7 @@ use crate::files::ignore::Ignored;
 
 /// The keys of `files:`.
 pub(super) const FILES: &[&str] =
-    &["baseline", "key", "expected", "every", "full", "poll", "settle", "hashing", "watches", "lines", "watch"];
+    &["baseline", "key", "expected", "every", "full", "poll", "settle", "hashing", "watches", "lines", "unseen", "watch"];
 /// The keys of a watched path.
 pub(super) const WATCH: &[&str] =
     &["path", "ignore", "as", "mounts", "follow", "hash-up-to", "action", "severity", "tags", "note"];
@@ -27,6 +27,9 @@ pub(super) const KINDS: &[(&str, Content)] = &[
 /// What a changed file means.
 pub(super) const ACTIONS: &[(&str, Action)] =
     &[("alert", Action::Alert), ("count", Action::Count), ("unhealthy", Action::Unhealthy), ("stop", Action::Stop)];
+/// What it means that something is not seen: to count it alone would hide it.
+pub(super) const UNSEEN: &[(&str, Action)] =
+    &[("alert", Action::Alert), ("unhealthy", Action::Unhealthy), ("stop", Action::Stop)];
 /// How much it matters.
 pub(super) const SEVERITIES: &[(&str, Severity)] =
     &[("low", Severity::Low), ("medium", Severity::Medium), ("high", Severity::High), ("critical", Severity::Critical)];
@@ -62,6 +65,8 @@ pub struct Files {
     pub watches: u8,
     /// Lines of the journal that one path's changes may take in ten seconds; what is beyond is told together.
     pub lines: u32,
+    /// What it means that events were lost, or that something cannot be looked at.
+    pub unseen: Action,
     /// What is watched.
     pub trees: Vec<Tree>,
 }
@@ -170,6 +175,7 @@ impl<'t> Reader<'t> {
         let poll = time("poll", (SECOND, HOUR), 60 * SECOND);
         let settle = time("settle", (Duration::ZERO, 10 * SECOND), 100 * MILLISECOND);
         let lines = fields.get("lines").and_then(|node| self.found.number(node, "`lines:`", (1, 2_000))).unwrap_or(500);
+        let unseen = fields.get("unseen").and_then(|node| self.found.word(node, "`unseen:`", UNSEEN)).unwrap_or_default();
         let (baseline, key, expected) = (text(self, "baseline"), text(self, "key"), text(self, "expected"));
         let (hashing, watches) = (percent(self, "hashing", 50), percent(self, "watches", 50));
         if key.is_some() && baseline.is_none() {
@@ -182,7 +188,7 @@ impl<'t> Reader<'t> {
             self.found.note(Code::MissingKey, fields.place_of("expected"), message, Some(help));
         }
         let trees = self.trees(fields.section("watch"));
-        Files { baseline, key, expected, every, full, poll, settle, hashing, watches, lines, trees }
+        Files { baseline, key, expected, every, full, poll, settle, hashing, watches, lines, unseen, trees }
     }
 
     fn trees(&mut self, node: Option<&Node<'t>>) -> Vec<Tree> {

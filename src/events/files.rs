@@ -100,6 +100,9 @@ pub(crate) struct Gap {
     /// Differences that the comparison found which closed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) found: Option<usize>,
+    /// What is done about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) action: Option<&'static str>,
 }
 
 /// What changed at one path.

@@ -176,6 +176,7 @@ fn file_events(path: &[u8], text: &str) -> [Event; 5] {
             start: text.into(),
             end: Some(text.into()),
             found: None,
+            action: Some("alert"),
         })),
     ]
 }
@@ -205,6 +206,7 @@ fn events(text: &str) -> Vec<Event> {
             admin: SocketAddr::from(([127, 0, 0, 1], 1)),
             mode: string(),
             policy: string(),
+            why: Some(string()),
         })),
         Event::Child(Box::new(Child { phase: "started", command: string(), why: Some(string()), ..Child::default() })),
         Event::Confinement(Box::new(Confinement {

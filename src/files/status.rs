@@ -39,6 +39,7 @@ pub(super) fn json(ledger: &Ledger, teller: &Teller, dead: bool) -> Value {
     json!({
         "state": state,
         "baseline": teller.baseline,
+        "unseen": teller.unseen.as_str(),
         "roots": roots.collect::<Vec<_>>(),
         "entries": ledger.entries,
         "inotify": ledger.inotify,

@@ -57,6 +57,8 @@ pub(crate) struct Teller {
     /// When this window of coverage lines began, how many there are in it, and how many beyond, by state.
     coverage_began: Option<Instant>,
     coverage: BTreeMap<&'static str, (u32, u64)>,
+    /// What is done about what is not seen.
+    pub(super) unseen: Action,
     outlets: Outlets,
     pub(super) carried: Carried,
 }
@@ -92,6 +94,7 @@ impl Teller {
             fold: Fold::new(files.lines),
             coverage_began: None,
             coverage: BTreeMap::new(),
+            unseen: files.unseen,
             outlets,
             carried,
         }
@@ -146,7 +149,7 @@ impl Teller {
             Seen::GapClosed { cause, start, end, found } => self.gap("closed", cause, start, Some((end, found))),
             // As the policy wants it; /status lists it.
             Seen::CoverageLost { why: Uncovered::Excluded, .. } => {}
-            Seen::CoverageLost { path, why } => self.coverage("lost", Some(&path), Some(uncovered(why)), json!({})),
+            Seen::CoverageLost { path, why } => self.lost(&path, why),
             Seen::CoverageGained { path } => self.coverage("gained", Some(&path), None, json!({})),
             Seen::Compared { source, entries, watched, found, took, complete } => {
                 metrics::files_compared(source_word(source), took);
@@ -260,16 +263,26 @@ impl Teller {
             self.fold.add(&Small { rule: &tree.path, path, from, change, severity, expected });
         }
         if judged.moves {
-            self.act(tree.action, path, judged.change);
+            self.act(tree.action, || format!("the watched file {} changed: {}", shown(path), judged.change));
         }
     }
 
-    fn act(&self, action: Action, path: &[u8], change: &str) {
-        let why = || format!("the watched file {} changed: {change}", PathFields::from(path).path.escape_debug());
+    fn act(&self, action: Action, why: impl FnOnce() -> String) {
         match action {
             Action::Count | Action::Alert => {}
             Action::Unhealthy => self.outlets.readiness.unhealthy(why),
             Action::Stop => self.outlets.stop.say(why),
+        }
+    }
+
+    /// Something is not covered as it should be. What is not there is not hidden, and what is polled is only seen later.
+    fn lost(&mut self, path: &[u8], why: Uncovered) {
+        let gone = Uncovered::Unreadable(rustix::io::Errno::NOENT.raw_os_error());
+        let is_unseen = matches!(why, Uncovered::Unreadable(_) | Uncovered::TooMany) && why != gone;
+        let facts = if is_unseen { json!({ "action": self.unseen.as_str() }) } else { json!({}) };
+        self.coverage("lost", Some(path), Some(uncovered(why)), facts);
+        if is_unseen {
+            self.act(self.unseen, || format!("what is watched at {} is not seen: {}", shown(path), uncovered(why)));
         }
     }
 
@@ -310,8 +323,14 @@ impl Teller {
             start: rfc3339(start),
             end: end.map(|(end, _)| rfc3339(end)),
             found: end.map(|(_, found)| found),
+            action: end.is_none().then_some(self.unseen.as_str()),
         };
         self.outlets.journal.write(Event::FileGap(Box::new(gap)));
+        if end.is_none() {
+            self.act(self.unseen, || {
+                format!("events of watched files were lost ({cause}): what changed meanwhile may not be known")
+            });
+        }
     }
 
     /// A line about coverage, or one more that is only counted.
@@ -362,6 +381,11 @@ impl Teller {
 fn now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// A path for people, its controls escaped.
+fn shown(path: &[u8]) -> String {
+    PathFields::from(path).path.escape_debug().to_string()
 }
 
 /// Why a path is not seen.

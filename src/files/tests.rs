@@ -1,6 +1,9 @@
 use std::fs;
 use std::thread;
+use std::time::SystemTime;
 
+use egret_inotify_fim::scan::Uncovered;
+use egret_inotify_fim::watch::Cause;
 use tempfile::TempDir;
 
 use super::*;
@@ -80,4 +83,33 @@ fn a_reload_leaves_a_watch_alone_that_still_watches() {
     let teller = scene.with(|running| Arc::clone(&running.teller));
     scene.reload();
     assert!(scene.with(|running| Arc::ptr_eq(&running.teller, &teller)));
+}
+
+/// What a teller whose policy says this of losses does about one: whether it is ready still, and goes on.
+fn does(unseen: &str, seen: Seen) -> (bool, bool) {
+    let Scene { monitor, .. } = Scene::new();
+    let yaml = format!("version: 1\nfiles: {{ unseen: {unseen}, watch: [{{ path: /app }}] }}\n");
+    let files = config::load(&Text { origin: "a policy".to_owned(), yaml }, None).unwrap().files.unwrap();
+    let trees = files.trees.clone();
+    let mut teller = Teller::new(&files, trees, None, None, Carried::default(), monitor.outlets.clone());
+    teller.hear(seen);
+    (monitor.outlets.readiness.why_not().is_none(), monitor.outlets.stop.why().is_none())
+}
+
+#[test]
+fn what_is_not_seen_means_what_the_policy_says() {
+    let lost = |why| Seen::CoverageLost { path: b"/app/d".to_vec(), why };
+    let gap = Seen::GapOpened { cause: Cause::Kernel, start: SystemTime::now() };
+    let unseen = [gap, lost(Uncovered::Unreadable(13)), lost(Uncovered::TooMany)];
+    for seen in unseen {
+        assert_eq!(does("alert", seen.clone()), (true, true), "{seen:?}");
+        assert_eq!(does("unhealthy", seen.clone()), (false, true), "{seen:?}");
+        assert_eq!(does("stop", seen.clone()), (true, false), "{seen:?}");
+    }
+    let gone = Uncovered::Unreadable(2);
+    let known = [gone, Uncovered::Excluded, Uncovered::Kernel, Uncovered::OtherFileSystem];
+    let polled = [Uncovered::NoWatch, Uncovered::NoEvents, Uncovered::Remote];
+    for why in known.into_iter().chain(polled) {
+        assert_eq!(does("stop", lost(why)), (true, true), "{why:?}");
+    }
 }

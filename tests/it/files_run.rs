@@ -232,7 +232,11 @@ fn stop_ends_the_program_and_says_why() {
     assert!(site.egret.stderr().contains(&format!("the watched file {} changed: created", site.at("f").display())));
     site.told("created", "f");
     site.egret.event("coverage", |event| event["state"] == "ended" && event["complete"] == true);
-    site.egret.event("lifecycle", |event| event["phase"] == "stopped");
+    let changed = site.at("f").display().to_string();
+    for phase in ["draining", "stopped"] {
+        let event = site.egret.event("lifecycle", |event| event["phase"] == phase);
+        assert!(event["why"].as_str().is_some_and(|why| why.contains(&changed)), "{event}");
+    }
 }
 
 #[test]
@@ -252,13 +256,16 @@ fn a01_a16_what_happens_while_it_is_frozen_is_a_gap_that_is_closed_and_nothing_i
     const CONTINUE: i32 = 18;
     let queue: usize =
         fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("inotify").trim().parse().expect("a number");
-    let site = Site::new("", "");
+    let site = Site::new("", "  unseen: unhealthy\n");
+    assert_eq!(site.egret.get_admin("/readyz").0, 200);
     site.egret.signal(STOP);
     let count = queue / 2 + 2_000;
     (0..count).for_each(|n| site.write(&n.to_string(), "x"));
     site.egret.signal(CONTINUE);
     let opened = site.egret.event("gap", |event| event["state"] == "opened");
     let closed = site.egret.event("gap", |event| event["state"] == "closed");
+    let (code, why) = site.egret.get_admin("/readyz");
+    assert!(code == 503 && why.contains("lost") && opened["action"] == "unhealthy", "{why} {opened}");
     assert_eq!((&closed["cause"], &closed["start"]), (&json!("kernel_queue"), &opened["start"]));
     assert!(closed["end"].as_str() > closed["start"].as_str(), "{closed}");
     site.egret.metric_becomes("egret_file_events_total", &[("kind", "created")], count as f64);
