@@ -50,6 +50,11 @@ impl Partial {
         Ok(Some(Self { file, open, before, inode, hasher: Sha256::new(), read: 0, beginning }))
     }
 
+    /// How many octets are still to be read.
+    pub(crate) fn left(&self) -> u64 {
+        self.before.stx_size.saturating_sub(self.read)
+    }
+
     /// Which inode it is.
     pub(crate) fn which(&self) -> (Device, u64) {
         (self.inode.device, self.inode.number)

@@ -25,8 +25,8 @@ pub(super) struct Round {
     pub(super) began: SystemTime,
     /// How many differences were found.
     pub(super) found: usize,
-    /// Octets that were read, of about so many.
-    pub(super) octets: u64,
+    /// Octets of the files that were begun, of about so many.
+    octets: u64,
     pub(super) of: u64,
     /// Which of [`SIZES`] is read, and the last path of it.
     size: usize,
@@ -45,6 +45,12 @@ impl Round {
         let of = view.entries.values().filter_map(|print| known(print)).map(|(_, size, _)| size).fold(0, u64::saturating_add);
         let (size, after, reading, shared) = (0, None, None, HashMap::new());
         Self { start, began, found, octets: 0, of, size, after, reading, shared }
+    }
+
+    /// How many octets were read, or need not be.
+    pub(super) fn octets(&self) -> u64 {
+        let left = self.reading.as_ref().map_or(0, |(_, partial)| partial.left());
+        self.octets.saturating_sub(left)
     }
 
     /// Whether there is nothing left to read.

@@ -73,7 +73,7 @@ impl Reconciler {
         Looked { source, complete, last }
     }
 
-    /// Leaves marks of files that rest for later, as long as there is a file.
+    /// Leaves marks of files that rest for later, as long as there is a file. What all content was read for was read already.
     fn let_rest(&mut self, now: Instant) {
         if self.hot.is_empty() {
             return;
@@ -85,7 +85,7 @@ impl Reconciler {
             let which = |stat: Statx| (Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor }, stat.stx_ino);
             file.is_some_and(|stat| hot.rests(path, Some(which(stat)), now))
         };
-        let resting = self.dirty.take(|path, mark| !mark.whole && hot.has(path) && rests(path));
+        let resting = self.dirty.take(|path, mark| !mark.whole && !mark.reread && hot.has(path) && rests(path));
         self.hot.resting.append(resting);
     }
 

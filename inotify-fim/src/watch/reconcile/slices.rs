@@ -82,9 +82,8 @@ impl Reconciler {
 
     /// What is to be told once all content was read, and looked at where it is another one.
     pub(crate) fn end_round(&mut self) -> Option<Looked> {
-        let is_marked = |marks: &Marks| marks.iter().any(|(_, mark)| mark.reread);
-        let (dirty, resting) = (&self.dirty, &self.hot.resting);
-        let has_ended = |round: &mut Round| round.has_ended() && !is_marked(dirty) && !is_marked(resting);
+        let dirty = &self.dirty;
+        let has_ended = |round: &mut Round| round.has_ended() && !dirty.iter().any(|(_, mark)| mark.reread);
         let Round { start, began, found, .. } = self.slices.round.take_if(has_ended)?;
         self.tally.compared(Source::Full);
         self.read = Some(began);
@@ -96,6 +95,6 @@ impl Reconciler {
     /// How far it is.
     pub(super) fn reading(&self) -> Option<Reading> {
         let round = self.slices.round.as_ref()?;
-        Some(Reading { since: round.began, octets: round.octets, of: round.of })
+        Some(Reading { since: round.began, octets: round.octets(), of: round.of })
     }
 }
