@@ -247,6 +247,36 @@ fn a_start_reads_what_only_reading_can_tell_however_much_that_is_and_nothing_els
 }
 
 #[test]
+fn d14_d15_a_start_reads_what_links_lead_to_where_nothing_else_tells_of_it() {
+    let mut world = World::with(|root| {
+        fs::write(root.join("file"), vec![b'x'; LARGE]).unwrap();
+        std::os::unix::fs::symlink("file", root.join("inside")).unwrap();
+        std::os::unix::fs::symlink("../outside/file", root.join("out")).unwrap();
+    });
+    fs::write(world.outside("file"), vec![b'x'; LARGE]).unwrap();
+    let (root, link) = (bytes(&world.at("")).strip_suffix(b"/").unwrap().to_vec(), bytes(&world.folder.path().join("link")));
+    std::os::unix::fs::symlink("outside/file", world.folder.path().join("link")).unwrap();
+    let roots = || Roots::new([(root.clone(), How { follow: true, ..How::default() }), (link.clone(), How::default())]);
+    world.restart(roots(), View::default(), &options());
+    world.start();
+    let baseline = world.reconciler.view.clone().portable();
+    fs::write(world.at("file"), vec![b'y'; LARGE]).unwrap();
+    fs::write(world.outside("file"), vec![b'y'; LARGE]).unwrap();
+    world.restart(roots(), baseline, &options());
+    world.reconciler.budget = 0;
+    world.first();
+    let ends = world.events.iter().filter_map(|event| match event {
+        Event::Changed { difference, source: Source::Start, .. } => Some((difference.change.clone(), difference.path.to_vec())),
+        _ => None,
+    });
+    let at = |name| bytes(&world.at(name));
+    let all = [(Change::Effective, link.clone()), (Change::Modified, at("file"))];
+    let links = [(Change::Effective, at("inside")), (Change::Effective, at("out"))];
+    assert_eq!(ends.collect::<Vec<_>>(), all.into_iter().chain(links).collect::<Vec<_>>());
+    assert_eq!(world.reconciler.waiting(), 0);
+}
+
+#[test]
 fn e08_a_start_reads_logs_that_grew_as_nothing_else_tells_what_they_began_with() {
     let log = |before: &[u8], now: &[u8]| {
         let mut world = World::with(|root| fs::write(root.join("log"), before).unwrap());
