@@ -257,7 +257,7 @@ fn a01_a16_what_happens_while_it_is_frozen_is_a_gap_that_is_closed_and_nothing_i
     let queue: usize =
         fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("inotify").trim().parse().expect("a number");
     let site = Site::new("", "  unseen: unhealthy\n");
-    assert_eq!(site.egret.get_admin("/readyz").0, 200);
+    eventually("it is ready", || (site.egret.get_admin("/readyz").0 == 200).then_some(()));
     site.egret.signal(STOP);
     let count = queue / 2 + 2_000;
     (0..count).for_each(|n| site.write(&n.to_string(), "x"));

@@ -103,9 +103,11 @@ impl Egret {
         policy_file(&self.home)
     }
 
-    /// Writes a new policy in place. Nothing is signalled: egret notices, or the test sends SIGHUP.
+    /// Puts a new policy in the place of the old one, whole at once: what is written in place may be read half. Nothing is
+    /// signalled: egret notices, or the test sends SIGHUP.
     pub(crate) fn rewrite_policy(&self, yaml: &str) {
-        fs::write(self.policy_path(), yaml).expect("the test's directory is writable");
+        let next = self.policy_path().with_extension("next");
+        fs::write(&next, yaml).and_then(|()| fs::rename(next, self.policy_path())).expect("the test's directory is writable");
     }
 
     /// The `lifecycle` line that says what listens where; waits for it.
