@@ -12,7 +12,7 @@ FROM scratch
 LABEL org.opencontainers.image.title="egret" \
       org.opencontainers.image.description="An egress gateway for containers that have no host" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
-COPY --from=build /src/target/x86_64-unknown-linux-gnu/dist/egret /egret
+COPY --from=build /src/target/x86_64-unknown-linux-gnu/release/egret /egret
 # Nobody, by number: there is no file of users. Trust roots are in the program; it writes no file unless told to.
 USER 65534:65534
 HEALTHCHECK --interval=5s --timeout=2s --start-period=10s --retries=3 CMD ["/egret", "health"]

@@ -19,7 +19,7 @@ const USER: &str = "65534:65534";
 /// The static build; `None`, said loudly, where there is none.
 fn program() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_BIN_EXE_egret")).ancestors().nth(2).expect("target/debug/egret");
-    let built = target.join("x86_64-unknown-linux-gnu/dist/egret");
+    let built = target.join("x86_64-unknown-linux-gnu/release/egret");
     let program = std::env::var_os("EGRET_TEST_DIST").map_or(built, PathBuf::from);
     (program.is_file() || untested(&format!("no {}: `cargo dist` builds it", program.display()))).then_some(program)
 }
@@ -144,7 +144,7 @@ fn the_image_holds_the_program_alone_and_is_nobodys() {
         stage.iter().filter_map(|line| line.strip_prefix(word)?.strip_prefix(' ')).map(str::trim).collect()
     };
     assert_eq!(of("FROM"), ["scratch"]);
-    assert_eq!(of("COPY"), ["--from=build /src/target/x86_64-unknown-linux-gnu/dist/egret /egret"]);
+    assert_eq!(of("COPY"), ["--from=build /src/target/x86_64-unknown-linux-gnu/release/egret /egret"]);
     assert_eq!((of("USER"), of("ENTRYPOINT"), of("CMD")), (vec![USER], vec![r#"["/egret"]"#], vec![r#"["run"]"#]));
     // Exec form: there is no shell to run another.
     assert!(of("HEALTHCHECK")[0].ends_with(r#"CMD ["/egret", "health"]"#), "{stage:?}");
