@@ -112,6 +112,8 @@ if os.fork() == 0:
     assert_eq!(ran.orphan(), "ENOSYS ENOSYS ENOSYS\nENOSYS\n", "{ran:#?}");
 }
 
+/// Where a signal can take a call away from the supervisor, it may do so in the moment in which that answers: the kernel takes
+/// the answer, and calls again. Then the app may hear that its connection stands already, or is on its way; both are true.
 #[test]
 fn test_26_a_storm_of_signals() {
     if !is_possible() {
@@ -124,16 +126,22 @@ ended, thread = False, threading.main_thread().ident
 def storm():
     while not ended: signal.pthread_kill(thread, signal.SIGURG)
 stormer = threading.Thread(target=storm, daemon=True); stormer.start()
-failed = 0
+failed, doubled = 0, []
 for _ in range(300):
     s = tcp()
     try: s.connect(GOOD)
-    except OSError: failed += 1
+    except OSError as error:
+        if error.errno in (errno.EISCONN, errno.EALREADY): doubled.append(s); continue
+        failed += 1
     s.close()
-ended = True; stormer.join(); print("failed", failed)
+ended = True; stormer.join(); print("failed", failed, "doubled", len(doubled))
+print("greeted", sum("203.0.113.7:443" in greeting(s) for s in doubled))
 "#,
     );
-    ran.went_well().said("failed 0");
+    let doubled = ran.stdout.lines().find_map(|line| line.strip_prefix("failed 0 doubled ")).map(str::to_owned);
+    let doubled = doubled.unwrap_or_else(|| panic!("some failed: {ran:#?}"));
+    ran.went_well().said(&format!("greeted {doubled}"));
+    assert!(doubled == "0" || ground() == Ground::OldKernel, "{doubled} were told to be there already: {ran:#?}");
 }
 
 #[test]
