@@ -2,7 +2,7 @@
 //! first byte of a new connection to the last of the 403.
 //!
 //! `cargo bench --bench program`. On a shared 2-core machine, Linux 6.18, 2026-11, two rules, release build: start to
-//! listening median 2.9 ms; resident at idle median 8.6 MiB (7.0 MiB for the static build of `cargo dist`); a denied
+//! listening median 2.9 ms; resident at idle median 10.0 MiB (8.0 MiB for the static build of `cargo dist`); a denied
 //! CONNECT median 0.09 ms, 99th percentile 0.19 ms, longest of 2,000 0.85 ms.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
