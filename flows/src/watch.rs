@@ -45,7 +45,8 @@ const HURRY: Duration = Duration::from_secs(2);
 /// How a watch watches.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How often sockets are listed, unless that would take more than a fiftieth of a processor; between that, where flows end that no listing met, there are glances as far as they cost little.
+    /// How often sockets are listed, unless that would take more than a fiftieth of a processor; between that, where flows end
+    /// that no listing met, there are glances as far as they cost little.
     pub every: Duration,
     /// How often a flow is told again while it lives.
     pub again: Duration,

@@ -7,8 +7,7 @@ mod noted;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::future::ready;
+use std::future::{Future, ready};
 use std::io::Read as _;
 use std::iter;
 use std::net::{IpAddr, SocketAddr};

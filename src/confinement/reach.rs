@@ -29,15 +29,24 @@ fn may_write(path: &Path) -> bool {
 }
 
 fn changes(path: &Path, can_write: &impl Fn(&Path) -> bool) -> bool {
-    let (Ok(mut way), Ok(real)) = (std::path::absolute(path), fs::canonicalize(path)) else { return true };
+    let Ok(mut way) = std::path::absolute(path) else { return true };
     for _ in 0..=MOST_LINKS {
         if replaces(&way, can_write) {
             return true;
         }
-        let Ok(to) = fs::read_link(&way) else { return can_write(&real) || replaces(&real, can_write) };
-        way = way.parent().map_or_else(PathBuf::new, |folder| folder.join(to));
+        let Some(next) = past_first_link(&way) else { return !way.exists() || can_write(&way) };
+        way = next;
     }
     true
+}
+
+/// The same way with the first link on it replaced by what that leads to; none if there is no link.
+fn past_first_link(way: &Path) -> Option<PathBuf> {
+    let mut entries: Vec<&Path> = way.ancestors().collect();
+    entries.reverse();
+    let (link, to) = entries.into_iter().find_map(|entry| Some((entry, fs::read_link(entry).ok()?)))?;
+    let rest = way.strip_prefix(link).ok()?;
+    Some(link.parent()?.join(to).components().chain(rest.components()).collect())
 }
 
 /// Whether something else can be put in the place of it, or of a folder above it.

@@ -33,6 +33,21 @@ fn a_file_can_be_changed_by_whoever_can_write_it_or_what_leads_to_it() {
 }
 
 #[test]
+fn so_it_is_with_folders_that_links_lead_to_one_after_the_other() {
+    let home = tempfile::TempDir::new().unwrap();
+    let home = fs::canonicalize(home.path()).unwrap();
+    for folder in ["mount", "between"] {
+        fs::create_dir(home.join(folder)).unwrap();
+    }
+    fs::write(home.join("mount/policy.yaml"), "").unwrap();
+    symlink("../mount", home.join("between/step")).unwrap();
+    symlink("between/step", home.join("outer")).unwrap();
+    let by = |writes: &str| changes(&home.join("outer/policy.yaml"), &|path| path == home.join(writes));
+    assert!(by("") && by("between"));
+    assert!(!by("mount/other") && !by("between/other"));
+}
+
+#[test]
 fn links_that_lead_nowhere_can_be_changed() {
     let home = tempfile::TempDir::new().unwrap();
     let (one, other) = (home.path().join("one"), home.path().join("other"));
