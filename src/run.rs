@@ -108,7 +108,7 @@ async fn live(
     let Settings { source, mode, yaml, drain, config, confine, .. } = settings;
     let unserved = Arc::new(Mutex::new(unserved));
     let exit = match &launch {
-        Some(_) if confine != Confine::Off => Some(exit(&phase.gateway, &serving, Arc::clone(&direct), &journal).await?),
+        Some(_) if confine != Confine::Off => Some(exit(&phase.gateway, &serving, Arc::clone(&direct), &journal)?),
         _ => None,
     };
     let gateway = Arc::clone(&phase.gateway);
@@ -208,10 +208,10 @@ impl Stage {
     }
 }
 
-/// The way out of a confined command.
-async fn exit(gateway: &Arc<Gateway>, serving: &Serving, direct: Direct, journal: &Journal) -> Result<Arc<Exit>, Failure> {
-    let door = Door::open(gateway, serving).await.context("no port on loopback").map_err(Failure::Environment)?;
-    Ok(Exit::new(Arc::clone(gateway), door, direct, journal.clone(), serving))
+/// The way out of a confined command. Must be called in the runtime.
+fn exit(gateway: &Arc<Gateway>, serving: &Serving, direct: Direct, journal: &Journal) -> Result<Arc<Exit>, Failure> {
+    let door = Door::open(gateway, serving).context("no port on loopback").map_err(Failure::Environment)?;
+    Ok(Exit::new(Arc::clone(gateway), Arc::new(door), direct, journal.clone(), serving))
 }
 
 /// Lets nothing out any more once the journal has failed, and ends egret.

@@ -4,18 +4,19 @@
 //! found to wait afterwards; that is for whoever uses it.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ffi::{CStr, OsString};
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat_raw};
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat, readlinkat, readlinkat_raw};
 use rustix::io::Errno;
-use rustix::path::DecInt;
 
 use crate::address::{self, Address, Family};
 use crate::sys;
@@ -32,6 +33,9 @@ pub(crate) struct Caller {
 /// The memory of a caller: that of the process it was when it was opened, and of no other.
 #[derive(Debug)]
 pub(crate) struct Memory(File);
+
+/// How many threads' folders each thread here keeps open.
+const MOST_FOLDERS: usize = 8;
 
 /// How many threads are remembered with their processes.
 const MOST_KNOWN: usize = 4096;
@@ -129,26 +133,40 @@ impl Caller {
         link.to_str().and_then(socket_inode).ok_or(Errno::NOTSOCK)
     }
 
-    /// The same through the folder of the last caller, which is mostly this one, too. A folder is that of one thread, whoever gets
-    /// its number later; so what is found there is right, and what is not found is looked for again.
     fn socket_by_folder(self, number: i32) -> Option<u64> {
-        thread_local! {
-            static LAST: RefCell<Option<(u32, OwnedFd)>> = const { RefCell::new(None) };
-        }
-        LAST.with_borrow_mut(|last| {
-            if last.as_ref().is_none_or(|(tid, _)| *tid != self.tid) {
-                let path = format!("/proc/{}/fd", self.tid);
-                let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                *last = Some((self.tid, openat(CWD, path, folder, Mode::empty()).ok()?));
-            }
-            let (_, folder) = last.as_ref()?;
+        let mut path = [0; LONGEST_LINK];
+        write!(&mut path[..], "fd/{number}\0").ok()?;
+        let path = CStr::from_bytes_until_nul(&path).ok()?;
+        self.in_folder(|folder| {
             let mut link = [MaybeUninit::uninit(); LONGEST_LINK];
-            let found = readlinkat_raw(folder, DecInt::new(number).as_c_str(), &mut link);
-            let inode = found.ok().and_then(|(link, _)| socket_inode(std::str::from_utf8(link).ok()?));
-            if inode.is_none() {
-                *last = None;
+            let (link, _) = readlinkat_raw(folder, path, &mut link).ok()?;
+            socket_inode(std::str::from_utf8(link).ok()?)
+        })
+    }
+
+    /// Looks in the thread's folder in procfs, which is kept open for the next time. A folder is that of one thread, whoever
+    /// gets its number later; so what is found there is right, and what is not found is to be looked for by name.
+    fn in_folder<T>(self, look: impl FnOnce(&OwnedFd) -> Option<T>) -> Option<T> {
+        thread_local! {
+            static FOLDERS: RefCell<VecDeque<(u32, OwnedFd)>> = const { RefCell::new(VecDeque::new()) };
+        }
+        FOLDERS.with_borrow_mut(|folders| {
+            let kept = folders.iter().position(|(tid, _)| *tid == self.tid);
+            let place = match kept {
+                Some(place) => place,
+                None => {
+                    let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                    let folder = openat(CWD, format!("/proc/{}", self.tid), folder, Mode::empty()).ok()?;
+                    folders.truncate(MOST_FOLDERS - 1);
+                    folders.push_front((self.tid, folder));
+                    0
+                }
+            };
+            let found = look(&folders.get(place)?.1);
+            if found.is_none() {
+                folders.remove(place);
             }
-            inode
+            found
         })
     }
 
@@ -229,8 +247,15 @@ impl Caller {
 
     /// Who it is.
     pub(crate) fn process(self) -> Option<Process> {
-        let uid = fs::metadata(format!("/proc/{}", self.tid)).ok()?.uid();
-        let exe = self.look(|| fs::read_link(format!("/proc/{}/exe", self.tid))).ok();
+        let (uid, exe) = self
+            .in_folder(|folder| {
+                let exe = readlinkat(folder, c"exe", Vec::new()).ok()?;
+                Some((fstat(folder).ok()?.st_uid, Some(OsString::from_vec(exe.into_bytes()).into())))
+            })
+            .or_else(|| {
+                let uid = fs::metadata(format!("/proc/{}", self.tid)).ok()?.uid();
+                Some((uid, self.look(|| fs::read_link(format!("/proc/{}/exe", self.tid))).ok()))
+            })?;
         Some(Process { pid: self.pid()?, exe, uid })
     }
 

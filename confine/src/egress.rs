@@ -98,7 +98,7 @@ impl Reply {
     /// The socket is connected to this address instead: a proxy's listener on this machine, which accepts quickly. An IPv4
     /// address serves both families; an IPv6 one serves only IPv6 sockets.
     ///
-    /// Once it is connected, and before the thread hears of it, `introduce` is told the connection's own address as the proxy
+    /// Once it is connected, and the thread has heard of it, `introduce` is told the connection's own address as the proxy
     /// sees it. The proxy may accept earlier than that: it has to wait for the introduction, and must take nothing that the
     /// connection itself carries for one, as its bytes are the app's.
     pub fn through(mut self, proxy: SocketAddr, introduce: impl FnOnce(SocketAddr) + Send + 'static) {

@@ -9,6 +9,7 @@ mod door;
 mod known;
 mod names;
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ pub use names::{Answered, Inquiry, NameRecord};
 
 use crate::asker::Observed;
 use crate::client::Client;
-use crate::connect::{self, Begun, Connecting};
+use crate::connect::{self, Begun};
 use crate::connection::{
     Connection, Slots, Tunnel, admit, agree, dial, dialled, gone, judged_by_name, left, look, must_speak, over_the_limit,
     resolve_and_vet,
@@ -78,8 +79,11 @@ enum Plan {
 
 /// How far the way out has come.
 enum Way {
+    /// Connected, and told so.
     Dialled(Permit, TcpStream),
-    Dialling(Permit, Connecting, Instant),
+    /// Connected at once, and told so; the runtime does not know of it yet.
+    Begun(Permit, Begun),
+    Dialling(Permit, Begun, Instant),
     Shows(Request),
 }
 
@@ -113,8 +117,8 @@ impl Call {
         }
     }
 
-    /// Begins to connect the upstream, on this thread, which must be one of the runtime or have entered it. Nothing here
-    /// waits: an upstream on this machine is connected when it returns.
+    /// Begins to connect the upstream, on any thread. Nothing here waits: an upstream on this machine is connected when it
+    /// returns.
     #[must_use]
     pub fn dial(self) -> Dialled {
         let Self { mut case, plan } = self;
@@ -124,16 +128,21 @@ impl Call {
         };
         let started = Instant::now();
         case.record.reached(Stage::Connect);
-        let outcome = match connect::begin(&addresses, &case.gateway.limits, &*case.gateway.observer) {
-            Ok(Begun::Connecting(connecting)) => {
-                return Dialled::Later(Box::new(Guest { case, way: Way::Dialling(permit, connecting, started) }));
+        let limit = case.gateway.limits.connect_one;
+        let none = ConnectFault::Failed(ErrorKind::AddrNotAvailable);
+        let address = addresses.first().copied().ok_or(none);
+        match address.and_then(|address| connect::begin(address, limit, &*case.gateway.observer)) {
+            Ok(begun) => match begun.connected() {
+                Some(address) => {
+                    case.dialled(Ok(address), started);
+                    Dialled::Now(Box::new(Guest { case, way: Way::Begun(permit, begun) }))
+                }
+                None => Dialled::Later(Box::new(Guest { case, way: Way::Dialling(permit, begun, started) })),
+            },
+            Err(fault) => {
+                case.dialled(Err(fault), started);
+                Dialled::Failed(fault)
             }
-            Ok(Begun::Connected(upstream)) => Ok(upstream),
-            Err(fault) => Err(fault),
-        };
-        match case.dialled(outcome, started) {
-            Ok(upstream) => Dialled::Now(Box::new(Guest { case, way: Way::Dialled(permit, upstream) })),
-            Err(fault) => Dialled::Failed(fault),
         }
     }
 }
@@ -146,7 +155,11 @@ impl Guest {
     pub async fn dialled(self: Box<Self>) -> Result<Box<Self>, ConnectFault> {
         let Self { mut case, way } = *self;
         let way = match way {
-            Way::Dialling(permit, connecting, started) => Way::Dialled(permit, case.dialled(connecting.done().await, started)?),
+            Way::Dialling(permit, begun, started) => {
+                let outcome = begun.done().await;
+                case.dialled(outcome.as_ref().map(|reached| reached.address).map_err(|fault| *fault), started);
+                Way::Dialled(permit, outcome?.stream)
+            }
             other => other,
         };
         Ok(Box::new(Self { case, way }))
@@ -207,12 +220,11 @@ impl Case {
     }
 
     /// A dial that fails ends the call.
-    fn dialled(&mut self, outcome: Result<TcpStream, ConnectFault>, started: Instant) -> Result<TcpStream, ConnectFault> {
-        let outcome = dialled(&self.gateway, outcome, started, &mut self.record);
+    fn dialled(&mut self, outcome: Result<SocketAddr, ConnectFault>, started: Instant) {
+        dialled(&self.gateway, outcome, started, &mut self.record);
         if let Err(fault) = outcome {
             self.stopped(&fault.into());
         }
-        outcome
     }
 
     fn stopped(&mut self, stop: &Stop) {
@@ -274,13 +286,15 @@ impl Judge {
         let gateway = &*self.gateway;
         let (permit, upstream, shown) = match way {
             Way::Dialled(permit, upstream) => (permit, upstream, None),
-            Way::Dialling(permit, connecting, started) => {
+            Way::Begun(permit, begun) => (permit, begun.done().await?.stream, None),
+            Way::Dialling(permit, begun, started) => {
                 let outcome = tokio::select! {
                     biased;
-                    outcome = connecting.done() => outcome,
+                    outcome = begun.done() => outcome,
                     () = gone(client, must_speak(&permit)) => return Err(Fault::ClientGone.into()),
                 };
-                (permit, dialled(gateway, outcome, started, record)?, None)
+                dialled(gateway, outcome.as_ref().map(|reached| reached.address).map_err(|fault| *fault), started, record);
+                (permit, outcome?.stream, None)
             }
             Way::Shows(request) => {
                 let (request, flight) = judged_by_name(client, request, gateway, record).await?;

@@ -2,6 +2,7 @@
 //! take turns, and a slow address does not hold up the next (RFC 8305).
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -10,67 +11,63 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_cookie;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::fault::ConnectFault;
 use crate::limits::{Limits, PROBE};
 use crate::record::Observer;
 
-/// A connection that is made, or being made.
-pub(crate) enum Begun {
-    /// Made.
-    Connected(TcpStream),
-    /// Being made.
-    Connecting(Connecting),
-}
-
-/// A connection that is being made.
-pub(crate) struct Connecting {
-    stream: TcpStream,
+/// A connection that is made, or being made. The runtime does not know of it yet, so that any thread may begin one.
+pub(crate) struct Begun {
+    socket: std::net::TcpStream,
+    address: SocketAddr,
+    is_connected: bool,
     deadline: Instant,
 }
 
-/// Begins to connect to the first of these, and waits for nothing: an upstream on this machine is connected by then.
-pub(crate) fn begin(addresses: &[VettedAddr], limits: &Limits, observer: &dyn Observer) -> Result<Begun, ConnectFault> {
-    let address = addresses.first().ok_or(ConnectFault::Failed(io::ErrorKind::AddrNotAvailable))?.socket();
+/// A connection that is made, and where to.
+pub(crate) struct Reached {
+    pub(crate) stream: TcpStream,
+    pub(crate) address: SocketAddr,
+}
+
+/// Begins to connect, and waits for nothing: an upstream on this machine is connected by then.
+pub(crate) fn begin(address: VettedAddr, limit: Duration, observer: &dyn Observer) -> Result<Begun, ConnectFault> {
+    let address = address.socket();
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP)).map_err(fault)?;
-    note(&socket, observer);
+    // Before it is connected, so that nobody who watches meets it unknown.
+    let _ = socket_cookie(&socket).map(|cookie| observer.opened(cookie));
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => return Err(fault(error)),
         _ => {}
     }
-    let stream = std::net::TcpStream::from(socket);
-    let connected = stream.peer_addr().is_ok();
-    let stream = TcpStream::from_std(stream).map_err(fault)?;
-    if connected {
-        prepare(&stream);
-        return Ok(Begun::Connected(stream));
-    }
-    Ok(Begun::Connecting(Connecting { stream, deadline: Instant::now() + limits.connect_one }))
+    let socket = std::net::TcpStream::from(socket);
+    let is_connected = socket.peer_addr().is_ok();
+    Ok(Begun { socket, address, is_connected, deadline: Instant::now() + limit })
 }
 
-impl Connecting {
+impl Begun {
+    /// Where to, if it is made.
+    pub(crate) fn connected(&self) -> Option<SocketAddr> {
+        self.is_connected.then_some(self.address)
+    }
+
     /// Waits for it.
-    pub(crate) async fn done(self) -> Result<TcpStream, ConnectFault> {
-        let Self { stream, deadline } = self;
-        timeout_at(deadline, stream.writable()).await.map_err(|_| ConnectFault::Timeout)?.map_err(fault)?;
-        match stream.take_error().map_err(fault)? {
-            Some(error) => Err(fault(error)),
-            None => {
-                prepare(&stream);
-                Ok(stream)
-            }
+    pub(crate) async fn done(self) -> Result<Reached, ConnectFault> {
+        let Self { socket, address, is_connected, deadline } = self;
+        let stream = TcpStream::from_std(socket).map_err(fault)?;
+        if !is_connected {
+            timeout_at(deadline, stream.writable()).await.map_err(|_| ConnectFault::Timeout)?.map_err(fault)?;
+            stream.take_error().map_err(fault)?.map_or(Ok(()), |error| Err(fault(error)))?;
         }
+        prepare(&stream);
+        Ok(Reached { stream, address })
     }
 }
 
 /// The first address that accepts, dialled with a head start for each before the next.
-pub(crate) async fn connect(
-    addresses: &[VettedAddr],
-    limits: &Limits,
-    observer: &dyn Observer,
-) -> Result<TcpStream, ConnectFault> {
+pub(crate) async fn connect(addresses: &[VettedAddr], limits: &Limits, observer: &dyn Observer) -> Result<Reached, ConnectFault> {
     match addresses {
         // Nobody to race with.
         [address] => dial(*address, limits.connect.min(limits.connect_one), observer).await,
@@ -78,7 +75,7 @@ pub(crate) async fn connect(
     }
 }
 
-async fn race(addresses: &[VettedAddr], limits: &Limits, observer: &dyn Observer) -> Result<TcpStream, ConnectFault> {
+async fn race(addresses: &[VettedAddr], limits: &Limits, observer: &dyn Observer) -> Result<Reached, ConnectFault> {
     let mut waiting = interleaved(addresses).into_iter();
     let mut dialling = FuturesUnordered::new();
     let mut worst = ConnectFault::Refused;
@@ -91,7 +88,7 @@ async fn race(addresses: &[VettedAddr], limits: &Limits, observer: &dyn Observer
         tokio::select! {
             biased;
             Some(outcome) = dialling.next() => match outcome {
-                Ok(stream) => return Ok(stream),
+                Ok(reached) => return Ok(reached),
                 Err(fault) => worst = worse(worst, fault),
             },
             () = sleep(limits.connect_stagger) => {}
@@ -99,27 +96,8 @@ async fn race(addresses: &[VettedAddr], limits: &Limits, observer: &dyn Observer
     }
 }
 
-async fn dial(address: VettedAddr, limit: Duration, observer: &dyn Observer) -> Result<TcpStream, ConnectFault> {
-    match timeout(limit, noted(address, observer)).await {
-        Ok(Ok(stream)) => {
-            prepare(&stream);
-            Ok(stream)
-        }
-        Ok(Err(error)) => Err(fault(error)),
-        Err(_) => Err(ConnectFault::Timeout),
-    }
-}
-
-async fn noted(address: VettedAddr, observer: &dyn Observer) -> io::Result<TcpStream> {
-    let address = address.socket();
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    note(&socket, observer);
-    socket.connect(address).await
-}
-
-/// Before it is connected, so that nobody who watches meets it unknown.
-fn note(socket: &impl AsFd, observer: &dyn Observer) {
-    let _ = socket_cookie(socket).map(|cookie| observer.opened(cookie));
+async fn dial(address: VettedAddr, limit: Duration, observer: &dyn Observer) -> Result<Reached, ConnectFault> {
+    begin(address, limit, observer)?.done().await
 }
 
 fn fault(error: io::Error) -> ConnectFault {

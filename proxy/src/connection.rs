@@ -1,6 +1,7 @@
 //! The page: one connection, step by step. Every name here is a file of this folder. A step either gives the next its
 //! input or stops the connection with a named cause, and one place turns a stop into an answer and a record.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -261,20 +262,14 @@ pub(crate) async fn dial(gateway: &Gateway, addresses: &[VettedAddr], record: &m
     record.reached(Stage::Connect);
     let started = Instant::now();
     let outcome = connect(addresses, &gateway.limits, &*gateway.observer).await;
-    Ok(dialled(gateway, outcome, started, record)?)
+    dialled(gateway, outcome.as_ref().map(|reached| reached.address).map_err(|fault| *fault), started, record);
+    Ok(outcome?.stream)
 }
 
 /// Tells how a dial went that began then.
-pub(crate) fn dialled(
-    gateway: &Gateway,
-    outcome: Result<TcpStream, ConnectFault>,
-    started: Instant,
-    record: &mut Record,
-) -> Result<TcpStream, ConnectFault> {
-    gateway.observer.dialled(outcome.as_ref().map(|_| ()).map_err(|fault| *fault), started.elapsed());
-    let upstream = outcome?;
-    record.address = upstream.peer_addr().ok();
-    Ok(upstream)
+pub(crate) fn dialled(gateway: &Gateway, outcome: Result<SocketAddr, ConnectFault>, started: Instant, record: &mut Record) {
+    gateway.observer.dialled(outcome.map(drop), started.elapsed());
+    record.address = outcome.ok();
 }
 
 /// Closes an upstream that got nothing. A clean end tells it more than a reset would.

@@ -34,7 +34,8 @@ pub(crate) type Direct = Arc<RwLock<Vec<IpNet>>>;
 /// The way out of one app.
 pub(crate) struct Exit {
     gateway: Arc<Gateway>,
-    way_in: WayIn,
+    door: Arc<Door>,
+    runtime: Handle,
     direct: Direct,
     nameservers: Vec<IpAddr>,
     queries: Arc<Semaphore>,
@@ -42,13 +43,6 @@ pub(crate) struct Exit {
     executed: Lately,
     /// Whether all is closed.
     serving: Serving,
-}
-
-/// The door, for threads that are not of the runtime.
-#[derive(Clone)]
-struct WayIn {
-    door: Arc<Door>,
-    runtime: Handle,
 }
 
 /// Where a connection goes.
@@ -68,10 +62,10 @@ enum Course {
 impl Exit {
     /// Must be called in the runtime.
     pub(crate) fn new(gateway: Arc<Gateway>, door: Arc<Door>, direct: Direct, journal: Journal, serving: &Serving) -> Arc<Self> {
-        let way_in = WayIn { door, runtime: Handle::current() };
+        let runtime = Handle::current();
         let (queries, executed) = (Arc::new(Semaphore::new(MOST_QUERIES)), Lately::default());
         let serving = serving.clone();
-        Arc::new(Self { gateway, way_in, direct, nameservers: nameservers(), queries, journal, executed, serving })
+        Arc::new(Self { gateway, door, runtime, direct, nameservers: nameservers(), queries, journal, executed, serving })
     }
 
     fn course(&self, policy: &Arc<Policy>, to: SocketAddr) -> Course {
@@ -79,7 +73,7 @@ impl Exit {
         if to.port() == DNS && (is_near || self.nameservers.contains(&to.ip())) {
             return Course::Names;
         }
-        if is_near && self.way_in.door.is_on(to.port()) {
+        if is_near && self.door.is_on(to.port()) {
             return Course::Refused(own_door(to));
         }
         let direct = || self.direct.read().unwrap_or_else(PoisonError::into_inner).iter().any(|net| net.contains(&to.ip()));
@@ -96,19 +90,18 @@ impl Exit {
     /// Judges and dials. A thread that waits hears how that ended; one that does not is connected meanwhile.
     fn out(&self, to: SocketAddr, waits: bool, reply: Reply) {
         let process = process_of(&reply);
-        let _entered = self.way_in.runtime.enter();
         let call = match Call::judge(&self.gateway, to, process) {
             Ok(call) => call,
             Err(denial) => return reply.refuse(errno_of(&denial)),
         };
         match call.dial() {
-            Dialled::Now(guest) => self.way_in.expect(to, guest, reply),
-            Dialled::Later(guest) if !waits => self.way_in.expect(to, guest, reply),
+            Dialled::Now(guest) => expect(&self.door, to, guest, reply),
+            Dialled::Later(guest) if !waits => expect(&self.door, to, guest, reply),
             Dialled::Later(guest) => {
-                let way_in = self.way_in.clone();
-                self.way_in.runtime.spawn(async move {
+                let door = Arc::clone(&self.door);
+                self.runtime.spawn(async move {
                     match guest.dialled().await {
-                        Ok(guest) => way_in.expect(to, guest, reply),
+                        Ok(guest) => expect(&door, to, guest, reply),
                         Err(fault) => reply.refuse(errno_of_fault(fault)),
                     }
                 });
@@ -118,19 +111,10 @@ impl Exit {
     }
 }
 
-impl WayIn {
-    fn expect(&self, to: SocketAddr, guest: Box<Guest>, reply: Reply) {
-        self.open(to, reply, |door, from| door.expect(from, guest));
-    }
-
-    /// Connects the app's socket to the door, which is told whom to expect from where.
-    fn open(&self, to: SocketAddr, reply: Reply, announce: impl FnOnce(&Door, SocketAddr) + Send + 'static) {
-        let Self { door, runtime } = self.clone();
-        reply.through(door.address_for(to), move |from| {
-            let _entered = runtime.enter();
-            announce(&door, from);
-        });
-    }
+/// Connects the app's socket to the door, which is told whom to expect from where.
+fn expect(door: &Arc<Door>, to: SocketAddr, guest: Box<Guest>, reply: Reply) {
+    let announcing = Arc::clone(door);
+    reply.through(door.address_for(to), move |from| announcing.expect(from, guest));
 }
 
 impl Egress for Exit {
@@ -147,7 +131,10 @@ impl Egress for Exit {
                 reply.direct();
             }
             Course::Names => match Inquiry::begin(&self.gateway, to, process_of(&reply)) {
-                Ok(inquiry) => self.way_in.open(to, reply, |door, from| door.expect_queries(from, inquiry)),
+                Ok(inquiry) => {
+                    let announcing = Arc::clone(&self.door);
+                    reply.through(self.door.address_for(to), move |from| announcing.expect_queries(from, inquiry));
+                }
                 Err(denial) => reply.refuse(errno_of(&denial)),
             },
             Course::Refused(denial) => {
@@ -200,7 +187,7 @@ impl Names for Exit {
         }
         let Ok(turn) = Arc::clone(&self.queries).try_acquire_owned() else { return };
         let (gateway, process) = (Arc::clone(&self.gateway), query.process.map(process));
-        self.way_in.runtime.spawn(async move {
+        self.runtime.spawn(async move {
             let _turn = turn;
             let id = query.message.first_chunk::<2>().copied().map_or(0, u16::from_be_bytes);
             if let Some(answered) = gateway.answer_query(&query.message, process).await {

@@ -34,8 +34,6 @@ const LONGEST_WAY: Duration = Duration::from_secs(2);
 /// How often a thread that waits for a connection looks whether somebody waits for it.
 const GLANCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 
-const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
-
 type Introduce = Box<dyn FnOnce(SocketAddr) + Send>;
 
 /// One connect that waits for a decision.
@@ -46,6 +44,8 @@ pub(crate) struct Attempt {
     number: i32,
     destination: SocketAddr,
     socket: Socket,
+    /// Whether the socket is a blocking one.
+    waits: bool,
     /// Counts it as pending for as long as it lives.
     _slot: Slot,
 }
@@ -167,9 +167,13 @@ fn aim(shared: &Arc<Shared>, call: &Notification, inode: u64, to: Destination) -
             None => Socket::Fresh(family, caller.flags(number)?),
         },
     };
+    let waits = !match &socket {
+        Socket::Held(held) | Socket::Made(held, _) => dial::is_nonblocking(&held.socket),
+        Socket::Fresh(_, flags) => flags.nonblocking,
+    };
     let (shared, destination) = (Arc::clone(shared), to.address);
-    let attempt = Attempt { shared, id: call.id, caller, number, destination, socket, _slot: slot };
-    let request = Request { destination, nonblocking: attempt.is_nonblocking(), tid: call.tid };
+    let attempt = Attempt { shared, id: call.id, caller, number, destination, socket, waits, _slot: slot };
+    let request = Request { destination, nonblocking: !waits, tid: call.tid };
     Ok(Step::Ask(request, attempt))
 }
 
@@ -268,13 +272,6 @@ impl Attempt {
         self.establish(proxy, Some(introduce), Some(LONGEST_WAY));
     }
 
-    fn is_nonblocking(&self) -> bool {
-        match &self.socket {
-            Socket::Held(held) | Socket::Made(held, _) => dial::is_nonblocking(&held.socket),
-            Socket::Fresh(_, flags) => flags.nonblocking,
-        }
-    }
-
     /// Begins to connect, and waits for it on a thread of its own if it is not over at once. Nothing here waits itself: whoever
     /// called has other things to do.
     fn establish(mut self, to: SocketAddr, introduce: Option<Introduce>, longest: Option<Duration>) {
@@ -282,13 +279,8 @@ impl Attempt {
             Ok(held) => held,
             Err(errno) => return self.fail(errno),
         };
-        match dial::begin(&self.shared, &held, to) {
-            Err(Errno::INPROGRESS) if !self.is_nonblocking() && dial::is_over(&held.socket, NO_TIME) => {
-                let connected = dial::end(&self.shared, &held, to);
-                drop(held);
-                self.finish(connected, introduce);
-            }
-            Err(Errno::INPROGRESS) if !self.is_nonblocking() => self.wait_elsewhere(held, to, introduce, longest),
+        match dial::begin(&self.shared, &held, to, self.waits) {
+            Err(Errno::INPROGRESS) if self.waits => self.wait_elsewhere(held, to, introduce, longest),
             begun => {
                 drop(held);
                 self.finish(begun, introduce);
@@ -350,7 +342,8 @@ impl Attempt {
                 return Err(Errno::INTR);
             }
         }
-        dial::end(&self.shared, held, to)
+        // What is not over by now is ended.
+        dial::end(&self.shared, held, to).map_err(|errno| if errno == Errno::ALREADY { Errno::TIMEDOUT } else { errno })
     }
 
     /// Ends the attempt of the socket itself, and fails.
@@ -365,31 +358,32 @@ impl Attempt {
         if !matches!(connected, Ok(()) | Err(Errno::INPROGRESS)) {
             return self.fail(connected.err().unwrap_or(Errno::ACCESS));
         }
-        let stands_in = introduce.is_some();
-        if let Err(errno) = self.hand_over(introduce) {
-            return self.fail(errno);
-        }
+        let own = match self.hand_over() {
+            Ok(own) => own,
+            Err(errno) => return self.fail(errno),
+        };
         let (Socket::Held(held) | Socket::Made(held, _)) = self.socket else { return };
-        let (inode, stands_in) = (held.inode, stands_in.then_some(held.family));
+        let (inode, stands_in) = (held.inode, introduce.is_some().then_some(held.family));
         // Let go before the app hears of it, so that what it closes is closed. If it has closed it, this is the close that lingers.
         self.shared.watched.run(|| held.let_go());
         let outcome = Outcome { destination: self.destination, answer: connected, told: false, stands_in };
         conclude(&self.shared, self.id, inode, outcome);
+        // The app need not wait for this.
+        if let Some(introduce) = introduce {
+            introduce(own);
+        }
     }
 
-    /// What must be done with a connection before the app hears of it.
-    fn hand_over(&self, introduce: Option<Introduce>) -> Result<(), Errno> {
+    /// What must be done with a connection before the app hears of it. Gives its own address.
+    fn hand_over(&self) -> Result<SocketAddr, Errno> {
         let (Socket::Held(held) | Socket::Made(held, _)) = &self.socket else { return Err(Errno::BADF) };
-        if let Some(introduce) = introduce {
-            let local: SocketAddr = rustix::net::getsockname(&held.socket)?.try_into()?;
-            introduce(SocketAddr::new(local.ip().to_canonical(), local.port()));
-        }
+        let own: SocketAddr = rustix::net::getsockname(&held.socket)?.try_into()?;
         if let Socket::Made(held, close_on_exec) = &self.socket {
             let place = Place::Over(self.number);
             sys::give(self.shared.listener.as_fd(), self.id, held.socket.as_fd(), place, *close_on_exec)?;
             self.shared.counts.replaced.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(SocketAddr::new(own.ip().to_canonical(), own.port()))
     }
 
     /// The copy is not kept: most programs close what was refused, and epoll would tell them of it for as long as it is open.

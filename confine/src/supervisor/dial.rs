@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::io::Errno;
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::sockopt;
 
 use super::Shared;
@@ -16,9 +16,11 @@ pub(super) fn is_nonblocking(socket: &OwnedFd) -> bool {
     fcntl_getfl(socket).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
 }
 
-/// Begins to connect without waiting, whatever the mode of the socket is. That mode is the app's, too, and may change in between:
-/// then whoever watches ends it.
-pub(super) fn begin(shared: &Shared, held: &Held, to: SocketAddr) -> Result<(), Errno> {
+/// Begins to connect without waiting, whatever the mode of the socket is; `waits` says which it is. A connect that is over at once,
+/// as on this machine, is ended at once, too: INPROGRESS says that it is not.
+///
+/// The mode is the app's, too, and may change in between: then whoever watches ends the call.
+pub(super) fn begin(shared: &Shared, held: &Held, to: SocketAddr, waits: bool) -> Result<(), Errno> {
     let socket = &held.socket;
     let to = address::for_family(to, held.family).ok_or(Errno::AFNOSUPPORT)?;
     if matches!(to, SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some()) {
@@ -26,15 +28,18 @@ pub(super) fn begin(shared: &Shared, held: &Held, to: SocketAddr) -> Result<(), 
         let _ = sockopt::set_ipv6_v6only(socket, false);
     }
     refuse_device(socket)?;
-    let flags = fcntl_getfl(socket)?;
-    let waits = !flags.contains(OFlags::NONBLOCK);
     if waits {
-        fcntl_setfl(socket, flags | OFlags::NONBLOCK)?;
+        ioctl_fionbio(socket, true)?;
     }
-    let begun = shared.watched.run(|| rustix::net::connect(socket, &to));
+    let mut begun = shared.watched.run(|| rustix::net::connect(socket, &to));
+    if waits && begun == Err(Errno::INPROGRESS) {
+        begun = match end(shared, held, to) {
+            Err(Errno::ALREADY) => Err(Errno::INPROGRESS),
+            ended => ended,
+        };
+    }
     if waits {
-        // Whatever else was changed meanwhile.
-        fcntl_setfl(socket, fcntl_getfl(socket)? - OFlags::NONBLOCK)?;
+        ioctl_fionbio(socket, false)?;
     }
     let begun = begun.map_err(|errno| if errno == Errno::INTR { Errno::TIMEDOUT } else { errno });
     if refuse_device(socket).is_err() || begun == Err(Errno::TIMEDOUT) {
@@ -45,12 +50,13 @@ pub(super) fn begin(shared: &Shared, held: &Held, to: SocketAddr) -> Result<(), 
     begun
 }
 
-/// What came of a connect that is over. To ask the kernel by the same call makes it connected in its own eyes, too.
+/// What came of a connect that was begun; ALREADY if it is not over. To ask the kernel by the same call makes it connected in its
+/// own eyes, too.
 pub(super) fn end(shared: &Shared, held: &Held, to: SocketAddr) -> Result<(), Errno> {
     let to = address::for_family(to, held.family).ok_or(Errno::AFNOSUPPORT)?;
     match shared.watched.run(|| rustix::net::connect(&held.socket, &to)) {
         Err(Errno::ISCONN) => Ok(()),
-        Err(Errno::INTR | Errno::ALREADY | Errno::INPROGRESS) => Err(Errno::TIMEDOUT),
+        Err(Errno::INTR | Errno::INPROGRESS) => Err(Errno::TIMEDOUT),
         ended => ended,
     }
 }

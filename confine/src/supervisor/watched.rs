@@ -30,7 +30,10 @@ impl Drop for Watch<'_> {
 impl Watched {
     /// Makes the call. If it hangs it fails with INTR, or ends early if it is one that can't fail.
     pub(crate) fn run<T>(&self, call: impl FnOnce() -> T) -> T {
-        let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        thread_local! {
+            static TID: u32 = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        }
+        let tid = TID.with(|tid| *tid);
         self.threads().insert(tid, Instant::now());
         let _watch = Watch(self, tid);
         call()

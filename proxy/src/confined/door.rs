@@ -3,17 +3,25 @@
 //! Who comes is known by its source address, which the supervisor announces once the socket is connected; the
 //! connection may be accepted before that. So the two halves wait for one another here, for a moment. Nothing that a
 //! connection carries is taken for an announcement: its bytes are the program's.
+//!
+//! An announcement is what has the door accept. The kernel is not asked to tell of connections: it would wake a thread of the
+//! runtime in the middle of a connect(2), which would have to wait for that thread where processors are few.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{interval, sleep};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::{sleep, timeout};
 
 use super::{Guest, Inquiry, names, serve};
 use crate::connect::prepare;
@@ -22,17 +30,23 @@ use crate::listener::{Gateway, Serving};
 
 /// How long one half waits for the other: the supervisor announces within microseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The most halves that wait. Whoever connects to the door unasked can fill it with streams, and loses those.
+/// How often the door looks who came unannounced.
+const GLANCE: Duration = Duration::from_millis(500);
+/// How soon it looks again for somebody who was announced, and is not there: the kernel may finish a handshake a moment later on
+/// the listener's side.
+const SOON: Duration = Duration::from_millis(1);
+/// The most halves of a kind that wait. Whoever connects to the door unasked can fill it with streams, and loses those.
 const MOST_WAITING: usize = 4096;
+/// How many are accepted in a row, and the most that wait to be.
+const MOST_AT_ONCE: usize = 128;
+const BACKLOG: i32 = 4096;
 
 /// The door of one gateway.
 pub struct Door {
-    gateway: Arc<Gateway>,
     address: SocketAddr,
     /// For sockets of IPv6, which may be bound to an address that has no way to IPv4's loopback; if there is IPv6 here.
     address_v6: Option<SocketAddr>,
-    waiting: Mutex<HashMap<SocketAddr, (Instant, Half)>>,
-    serving: Serving,
+    announce: Sender<(SocketAddr, Expected)>,
 }
 
 /// Whom the door expects.
@@ -43,10 +57,22 @@ enum Expected {
     Asker(Inquiry),
 }
 
-/// Who has come so far.
-enum Half {
-    Announced(Expected),
-    Stream(TcpStream),
+/// Who attends to the door.
+struct Attendant {
+    gateway: Arc<Gateway>,
+    serving: Serving,
+    listeners: Vec<TcpListener>,
+    announced: Receiver<(SocketAddr, Expected)>,
+    /// Who was announced and has not come, and who came and was not announced; since when.
+    expected: HashMap<SocketAddr, (Instant, Expected)>,
+    came: HashMap<SocketAddr, (Instant, OwnedFd)>,
+}
+
+/// Who is accepted: whoever is there, or only until nobody is expected any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Accept {
+    Anybody,
+    Expected,
 }
 
 impl Door {
@@ -54,20 +80,23 @@ impl Door {
     ///
     /// # Errors
     /// No port.
-    pub async fn open(gateway: &Arc<Gateway>, serving: &Serving) -> io::Result<Arc<Self>> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let listener_v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.ok();
-        let door = Arc::new(Self {
+    pub fn open(gateway: &Arc<Gateway>, serving: &Serving) -> io::Result<Self> {
+        let listener = listen(Ipv4Addr::LOCALHOST.into())?;
+        let listener_v6 = listen(Ipv6Addr::LOCALHOST.into()).ok();
+        let (announce, announced) = channel(MOST_WAITING);
+        let address = listener.local_addr()?;
+        let address_v6 = listener_v6.as_ref().map(TcpListener::local_addr).transpose()?;
+        let attendant = Attendant {
             gateway: Arc::clone(gateway),
-            address: listener.local_addr()?,
-            address_v6: listener_v6.as_ref().map(TcpListener::local_addr).transpose()?,
-            waiting: Mutex::default(),
             serving: serving.clone(),
-        });
-        for listener in [Some(listener), listener_v6].into_iter().flatten() {
-            tokio::spawn(Arc::clone(&door).accept(listener));
-        }
-        Ok(door)
+            listeners: [Some(listener), listener_v6].into_iter().flatten().collect(),
+            announced,
+            expected: HashMap::new(),
+            came: HashMap::new(),
+        };
+        let close = serving.close.clone();
+        tokio::spawn(async move { close.run_until_cancelled(attendant.attend()).await });
+        Ok(Self { address, address_v6, announce })
     }
 
     /// Where it is, for a socket that was to be connected there.
@@ -82,60 +111,91 @@ impl Door {
         [Some(self.address), self.address_v6].into_iter().flatten().any(|address| address.port() == port)
     }
 
-    /// Announces whose connection comes from this address. Must be called in the runtime, or having entered it.
+    /// Announces whose connection comes from this address.
     pub fn expect(&self, from: SocketAddr, mut guest: Box<Guest>) {
         guest.comes_from(from);
-        let met = self.meet(from, Half::Announced(Expected::Guest(guest)));
-        self.welcome(met);
+        // If too many wait it ends here, and says so in its record.
+        let _ = self.announce.try_send((from, Expected::Guest(guest)));
     }
 
     /// The same of a connection that was to go to a nameserver: its queries are answered here.
     pub fn expect_queries(&self, from: SocketAddr, inquiry: Inquiry) {
-        let met = self.meet(from, Half::Announced(Expected::Asker(inquiry)));
-        self.welcome(met);
+        let _ = self.announce.try_send((from, Expected::Asker(inquiry)));
     }
+}
 
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
-        let accepting = async {
-            let mut tick = interval(PATIENCE);
-            loop {
-                tokio::select! {
-                    accepted = listener.accept() => match accepted {
-                        Ok((stream, from)) => {
-                            prepare(&stream);
-                            let met = self.meet(from, Half::Stream(stream));
-                            self.welcome(met);
-                        }
-                        Err(error) => {
-                            self.gateway.observer.accept_failed(&error);
-                            sleep(ACCEPT_BACK_OFF).await;
-                        }
-                    },
-                    _ = tick.tick() => self.tidy(),
-                }
+fn listen(on: IpAddr) -> io::Result<TcpListener> {
+    let address = SocketAddr::new(on, 0);
+    let listener = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    listener.bind(&address.into())?;
+    // Whoever connects from now on inherits this.
+    prepare(&listener);
+    listener.listen(BACKLOG)?;
+    Ok(listener.into())
+}
+
+impl Attendant {
+    async fn attend(mut self) {
+        let mut glanced = Instant::now();
+        loop {
+            let patience = if self.expected.is_empty() { GLANCE } else { SOON };
+            if let Ok(Some((from, whom))) = timeout(patience, self.announced.recv()).await {
+                self.expect(from, whom);
             }
-        };
-        self.serving.close.run_until_cancelled(accepting).await;
-    }
-
-    /// Puts one half down, or finds the other.
-    fn meet(&self, from: SocketAddr, half: Half) -> Option<(TcpStream, Expected)> {
-        let mut waiting = self.waiting();
-        match (waiting.remove(&from), half) {
-            (Some((_, Half::Stream(stream))), Half::Announced(whom))
-            | (Some((_, Half::Announced(whom))), Half::Stream(stream)) => Some((stream, whom)),
-            // A port comes twice only when the first to use it has gone.
-            (_, half) => {
-                if waiting.len() < MOST_WAITING || matches!(half, Half::Announced(_)) {
-                    waiting.insert(from, (Instant::now(), half));
-                }
-                None
+            self.accept(Accept::Expected).await;
+            if glanced.elapsed() >= GLANCE {
+                self.accept(Accept::Anybody).await;
+                self.forget_late();
+                glanced = Instant::now();
             }
         }
     }
 
-    fn welcome(&self, met: Option<(TcpStream, Expected)>) {
-        let Some((stream, whom)) = met else { return };
+    /// Who is expected may be here already.
+    fn expect(&mut self, from: SocketAddr, whom: Expected) {
+        match self.came.remove(&from) {
+            Some((_, stream)) => self.welcome(stream, whom),
+            // A port comes twice only when the first to use it has gone.
+            None => drop(self.expected.insert(from, (Instant::now(), whom))),
+        }
+    }
+
+    async fn accept(&mut self, accept: Accept) {
+        for listener in std::mem::take(&mut self.listeners) {
+            let accepted = self.accept_from(&listener, accept);
+            self.listeners.push(listener);
+            if let Err(error) = accepted {
+                self.gateway.observer.accept_failed(&error);
+                sleep(ACCEPT_BACK_OFF).await;
+            }
+        }
+    }
+
+    /// Accepts who is there, for as long as it is wanted. Who was not announced waits for that.
+    fn accept_from(&mut self, listener: &TcpListener, accept: Accept) -> io::Result<()> {
+        for _ in 0..MOST_AT_ONCE {
+            if accept == Accept::Expected && self.expected.is_empty() {
+                break;
+            }
+            let (stream, from) = match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((stream, from)) => (stream, from.and_then(|from| SocketAddr::try_from(from).ok())),
+                Err(Errno::WOULDBLOCK) => break,
+                // Who left before being accepted.
+                Err(Errno::CONNABORTED | Errno::INTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            let Some(from) = from else { continue };
+            match self.expected.remove(&from) {
+                Some((_, whom)) => self.welcome(stream, whom),
+                None if self.came.len() < MOST_WAITING => drop(self.came.insert(from, (Instant::now(), stream))),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn welcome(&self, stream: OwnedFd, whom: Expected) {
+        let Ok(stream) = TcpStream::from_std(stream.into()) else { return };
         let close = self.serving.close.clone();
         let served: BoxFuture<'static, ()> = match whom {
             Expected::Guest(guest) => Box::pin(serve(*guest, stream)),
@@ -145,19 +205,9 @@ impl Door {
     }
 
     /// Forgets who waits for nobody.
-    fn tidy(&self) {
-        let mut gone = Vec::new();
-        let mut waiting = self.waiting();
-        let late: Vec<SocketAddr> =
-            waiting.iter().filter(|(_, (since, _))| since.elapsed() > PATIENCE).map(|(from, _)| *from).collect();
-        gone.extend(late.iter().filter_map(|from| waiting.remove(from)));
-        drop(waiting);
-        // Records are written outside the lock.
-        drop(gone);
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, HashMap<SocketAddr, (Instant, Half)>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn forget_late(&mut self) {
+        self.expected.retain(|_, (since, _)| since.elapsed() <= PATIENCE);
+        self.came.retain(|_, (since, _)| since.elapsed() <= PATIENCE);
     }
 }
 

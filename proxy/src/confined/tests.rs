@@ -155,7 +155,7 @@ async fn the_two_halves_meet_in_either_order_and_strangers_get_nothing() {
     let (gateway, seen) = gateway(Mode::Enforce, &[&format!("a.test:{}", server.port())], &[]);
     gateway.known.learn(&"a.test".parse().unwrap(), &[server.ip()]);
     let serving = Serving::default();
-    let door = Door::open(&gateway, &serving).await.unwrap();
+    let door = Door::open(&gateway, &serving).unwrap();
     for announced_first in [true, false] {
         let guest = dialled(&gateway, server).await;
         let socket = tokio::net::TcpSocket::new_v4().unwrap();

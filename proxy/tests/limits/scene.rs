@@ -149,7 +149,7 @@ impl Scene {
 
     /// The connection of a confined program that called connect(2) with this address.
     pub(crate) async fn confined(&self, to: SocketAddr) -> TcpStream {
-        let door = Door::open(&self.gateway, &self.serving).await.expect("a port");
+        let door = Door::open(&self.gateway, &self.serving).expect("a port");
         let (Dialled::Now(guest) | Dialled::Later(guest)) = Call::judge(&self.gateway, to, None).expect("it is allowed").dial()
         else {
             panic!("{to} fails at once")
