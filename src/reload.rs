@@ -4,12 +4,13 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use egret_policy::{Mode, Policy, Rule, RuleId, Surroundings};
+use egret_policy::{Mode, Policy, Rule, RuleId};
 use egret_proxy::{DnsServer, Gateway, Resolve, Resolver, now};
 use futures_util::StreamExt;
 use inotify::{EventStream, Inotify, WatchMask};
@@ -26,7 +27,7 @@ use crate::flows::Flows;
 use crate::flows::ways::OwnSockets;
 use crate::journal::Journal;
 use crate::metrics;
-use crate::run::tell_unserved;
+use crate::run::{surroundings, tell_unserved};
 
 /// A file that changed is read once it has been quiet for this long, so that a writer can finish.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -48,7 +49,8 @@ const TOLD: usize = 50;
 pub(crate) struct Reloader {
     pub(crate) source: Source,
     pub(crate) mode: Option<Mode>,
-    pub(crate) surroundings: Surroundings,
+    /// Where egret listens.
+    pub(crate) listeners: Vec<SocketAddr>,
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) journal: Journal,
     /// The sections of the policy in force that are not served.
@@ -195,7 +197,7 @@ impl Reloader {
     /// Reading a large policy takes a while, for which no connection should wait.
     async fn prepare(&self, text: Text) -> anyhow::Result<(Arc<Policy>, Option<Resolver>)> {
         let kept = if let NextResolver::Kept(server) = &self.resolver { Some(server.clone()) } else { None };
-        let (mode, surroundings, files) = (self.mode, self.surroundings.clone(), Arc::clone(&self.files));
+        let (mode, surroundings, files) = (self.mode, surroundings(&self.listeners), Arc::clone(&self.files));
         let own = Arc::clone(&self.own);
         let read = move || {
             let mut config = config::load(&text, mode).map_err(|error| anyhow!("the policy is invalid\n{error}"))?;
@@ -213,7 +215,7 @@ impl Reloader {
             Ok::<_, anyhow::Error>((config, policy, resolver))
         };
         let (config, policy, resolver) = tokio::task::spawn_blocking(read).await??;
-        let listening: Vec<u16> = self.surroundings.listeners.iter().map(std::net::SocketAddr::port).collect();
+        let listening: Vec<u16> = self.listeners.iter().map(SocketAddr::port).collect();
         if let Some(port) = config.role_ports.iter().find(|port| !listening.contains(port)) {
             tracing::warn!(port, "a new role port is served only after a restart");
         }

@@ -93,10 +93,9 @@ async fn live(
     let stop = Stop::default();
     // It has its own threads: the sooner they begin, the better.
     let files = watch_files(&settings, &journal, &readiness, &stop)?;
-    let surroundings = listeners.surroundings();
     let own = Arc::new(OwnSockets::default());
     let witness = Arc::new(Witness::new(&journal, &readiness, Arc::clone(&own)));
-    let gateway = gateway(&settings, &surroundings, &witness, &own)?;
+    let gateway = gateway(&settings, surroundings(&listeners.all()), &witness, &own)?;
     let (listen, admin) = (listeners.addresses.clone(), listeners.admin_address);
     let phase = Phase { journal: journal.clone(), listen, admin, gateway, stop: stop.clone() };
     let serving = Serving::default();
@@ -115,7 +114,7 @@ async fn live(
     let reloader = Reloader {
         source,
         mode,
-        surroundings,
+        listeners: listeners.all(),
         gateway,
         journal,
         unserved: Arc::clone(&unserved),
@@ -251,13 +250,13 @@ fn watch_files(settings: &Settings, journal: &Journal, readiness: &Arc<Readiness
 
 fn gateway(
     settings: &Settings,
-    surroundings: &Surroundings,
+    surroundings: Surroundings,
     witness: &Arc<Witness>,
     own: &Arc<OwnSockets>,
 ) -> Result<Arc<Gateway>, Failure> {
     let resolver = Resolver::noting(&settings.config.dns, &settings.config.dns_roots, own.note())
         .map_err(|error| Failure::Environment(anyhow!("cannot resolve names: {error}; set dns.upstream in the policy")))?;
-    let policy = Arc::new(Policy::new(settings.config.draft.clone(), surroundings.clone()));
+    let policy = Arc::new(Policy::new(settings.config.draft.clone(), surroundings));
     metrics::policy_in_force(&policy);
     metrics::policy_loaded();
     let observer = Arc::clone(witness) as Arc<dyn Observer>;
@@ -347,9 +346,8 @@ impl Listeners {
         Ok(Self { proxies, addresses, admin, admin_address })
     }
 
-    fn surroundings(&self) -> Surroundings {
-        let listeners: Vec<SocketAddr> = self.addresses.iter().copied().chain([self.admin_address]).collect();
-        surroundings(&listeners)
+    fn all(&self) -> Vec<SocketAddr> {
+        self.addresses.iter().copied().chain([self.admin_address]).collect()
     }
 }
 

@@ -123,6 +123,12 @@ impl Gateway {
         self.policy.load_full()
     }
 
+    /// The one server that names are asked of, if the policy names it.
+    #[must_use]
+    pub fn nameserver(&self) -> Option<SocketAddr> {
+        self.resolver().server()
+    }
+
     pub(crate) fn resolver(&self) -> Arc<Box<dyn Resolve>> {
         self.resolver.load_full()
     }

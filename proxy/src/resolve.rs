@@ -55,6 +55,11 @@ pub trait Resolve: Send + Sync + 'static {
 
     /// The names that `/etc/hosts` lists for an address.
     fn listed_for(&self, address: IpAddr) -> Vec<Name>;
+
+    /// The one server that is asked, if the policy names it.
+    fn server(&self) -> Option<SocketAddr> {
+        None
+    }
 }
 
 /// Where DNS questions go.
@@ -68,8 +73,18 @@ pub enum DnsServer {
     Tls(SocketAddr, Name),
 }
 
+impl DnsServer {
+    fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::System => None,
+            Self::Plain(at) | Self::Tls(at, _) => Some(*at),
+        }
+    }
+}
+
 /// The resolver of the program.
 pub struct Resolver {
+    server: Option<SocketAddr>,
     /// `/etc/hosts`, as it was when the resolver was made.
     hosts: Hosts,
     /// The same the other way round.
@@ -116,8 +131,15 @@ impl Resolver {
         };
         configure(builder.options_mut());
         let dns = builder.build().map_err(|e| ResolverError(e.to_string()))?;
+        let server = server.address();
         // A container without the file has no hosts in it.
-        Ok(Self { hosts: Hosts::from_system().unwrap_or_default(), names: names_in_hosts(), dns, latest: Latest::default() })
+        Ok(Self {
+            server,
+            hosts: Hosts::from_system().unwrap_or_default(),
+            names: names_in_hosts(),
+            dns,
+            latest: Latest::default(),
+        })
     }
 
     /// What `/etc/hosts` says of a name. If it says anything, DNS is not asked, for neither family.
@@ -189,6 +211,10 @@ impl Resolve for Resolver {
 
     fn listed_for(&self, address: IpAddr) -> Vec<Name> {
         self.names.iter().filter(|(listed, _)| *listed == address).map(|(_, name)| name.clone()).collect()
+    }
+
+    fn server(&self) -> Option<SocketAddr> {
+        self.server
     }
 }
 

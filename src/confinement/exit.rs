@@ -4,7 +4,7 @@
 //! is answered by egret. Everything else is judged, dialled, and served at the door (`proxy/src/confined.rs`).
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use egret_confine::{Answer, Egress, Errno, Execution, Names, Query, Reply, Request, harmless_query};
@@ -27,6 +27,8 @@ const MOST_QUERIES: usize = 256;
 const MAX_PATH: usize = 1_000;
 /// The port of DNS (RFC 1035 section 4.2).
 const DNS: u16 = 53;
+/// That of DNS over TLS (RFC 7858 section 3.1).
+const DNS_OVER_TLS: u16 = 853;
 
 /// What `direct:` of the policy in force names.
 pub(crate) type Direct = Arc<RwLock<Vec<IpNet>>>;
@@ -69,15 +71,14 @@ impl Exit {
     }
 
     fn course(&self, policy: &Arc<Policy>, to: SocketAddr) -> Course {
-        let is_near = is_near(policy, to.ip());
-        if to.port() == DNS && (is_near || self.nameservers.contains(&to.ip())) {
+        let (is_near, is_direct) = (is_near(policy, to.ip()), self.is_direct(to.ip()));
+        if self.answers_dns(to, is_near, is_direct) {
             return Course::Names;
         }
         if is_near && self.door.is_on(to.port()) {
             return Course::Refused(own_door(to));
         }
-        let direct = || self.direct.read().unwrap_or_else(PoisonError::into_inner).iter().any(|net| net.contains(&to.ip()));
-        if !is_near && !direct() {
+        if !is_near && !is_direct {
             return Course::Out;
         }
         match denied(policy, to) {
@@ -85,6 +86,29 @@ impl Exit {
             None if is_near => Course::Near,
             None => Course::Direct,
         }
+    }
+
+    fn is_direct(&self, address: IpAddr) -> bool {
+        self.direct.read().unwrap_or_else(PoisonError::into_inner).iter().any(|net| net.contains(&address))
+    }
+
+    /// Whether somebody there would resolve names, which egret does instead: a resolver that the app reached by itself would carry
+    /// any name out, whoever it belongs to.
+    fn answers_dns(&self, to: SocketAddr, is_near: bool, is_direct: bool) -> bool {
+        let is_nameserver = self.nameservers.contains(&to.ip());
+        match to.port() {
+            DNS if is_near || is_direct || is_nameserver => return true,
+            DNS_OVER_TLS if is_nameserver && (is_near || is_direct) => return true,
+            _ => {}
+        }
+        // Docker's resolver has an address of its own, and listens on other ports than it seems to.
+        let is_its_own = is_nameserver && to.ip().is_loopback() && !is_localhost(to.ip());
+        is_its_own || self.gateway.nameserver().is_some_and(|server| self.is_same(server, to, is_near))
+    }
+
+    /// Whether a server is reached there: on this machine one may listen on all addresses.
+    fn is_same(&self, server: SocketAddr, to: SocketAddr, to_is_near: bool) -> bool {
+        server == to || to_is_near && server.port() == to.port() && is_near(&self.gateway.policy(), server.ip())
     }
 
     /// Judges and dials. A thread that waits hears how that ended; one that does not is connected meanwhile.
@@ -147,7 +171,8 @@ impl Egress for Exit {
 
     fn datagram(&self, destination: SocketAddr) -> bool {
         let policy = self.gateway.policy();
-        destination.port() != DNS && is_near(&policy, destination.ip()) && denied(&policy, destination).is_none()
+        let is_near = is_near(&policy, destination.ip());
+        is_near && !self.answers_dns(destination, is_near, false) && denied(&policy, destination).is_none()
     }
 
     fn executes(&self, execution: Execution) {
@@ -174,7 +199,8 @@ impl Exit {
 
 impl Names for Exit {
     fn is_nameserver(&self, address: SocketAddr) -> bool {
-        address.port() == DNS && self.nameservers.contains(&address.ip())
+        let is_near = is_near(&self.gateway.policy(), address.ip());
+        self.answers_dns(address, is_near, self.is_direct(address.ip()))
     }
 
     fn refuses(&self, query: &Query) -> bool {
@@ -197,8 +223,24 @@ impl Names for Exit {
     }
 }
 
+/// Whether it is this machine. An address that an interface had may be somebody else's by now.
 fn is_near(policy: &Policy, address: IpAddr) -> bool {
-    matches!(policy.class_of(address), Class::Loopback | Class::OwnInterface)
+    match policy.class_of(address) {
+        Class::Loopback => true,
+        Class::OwnInterface => stays_here(address),
+        _ => false,
+    }
+}
+
+/// Whether the kernel would deliver it here: then it answers from the very address. Nothing is sent.
+fn stays_here(address: IpAddr) -> bool {
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let Ok(socket) = UdpSocket::bind((any, 0)) else { return false };
+    socket.connect((address, DNS)).is_ok() && socket.local_addr().is_ok_and(|local| local.ip() == address)
+}
+
+fn is_localhost(address: IpAddr) -> bool {
+    address == IpAddr::V4(Ipv4Addr::LOCALHOST) || address == IpAddr::V6(Ipv6Addr::LOCALHOST)
 }
 
 /// The deny rule that speaks against this address.

@@ -13,6 +13,7 @@ use crate::support::{Egret, Outside, eventually};
 
 mod connects; // literal addresses, errno by errno
 mod names; // DNS: what is told, to whom, and what nobody is asked
+mod resolvers; // those that the app could ask itself
 mod shown; // several names of one address
 mod near; // loopback, unix sockets, servers of the app, `direct:`
 mod changes; // another policy, other executables, other users, the end of egret

@@ -40,6 +40,28 @@ print("nobody", outcome(connected, "127.0.0.1", 1))
     scene.outside.only(&[], &[]);
 }
 
+/// An interface may lose its address, which is somebody else's then, while the app and egret run.
+#[test]
+fn l53_an_own_address_that_has_gone_is_not_own_any_more() {
+    let script = r#"
+print("before", outcome(connected, "10.98.0.2", 9)); os.chdir(os.environ["HOME"]); os.mkfifo("gone"); print("ready"); open("gone").read()
+print("after", outcome(connected, "10.98.0.2", 9))
+print("udp", outcome(socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto, b"secret", ("10.98.0.2", 9)))
+"#;
+    let Some(outside) = Outside::new() else { return };
+    let address = |what: &str| outside.program("ip").args(["address", what, "10.98.0.2/32", "dev", "in0"]).run();
+    assert_eq!(address("add").code, 0);
+    let egret = app(&outside, outside.egret(POLICY), &python_words(script)).start();
+    eventually("the app is ready", || egret.stderr().contains("ready").then_some(()));
+    assert_eq!(address("del").code, 0);
+    std::fs::write(outside.home().join("gone"), "").expect("a FIFO");
+    assert_eq!(egret.wait_exit().code(), Some(0), "{}", egret.stderr());
+    let said = egret.stderr();
+    assert!(said.contains("before ECONNREFUSED\n") && said.contains("after EACCES\nudp EACCES"), "{said}");
+    assert_eq!(egret.record(|record| record["host"] == "10.98.0.2")["reason"], "address_not_listed");
+    outside.only(&[], &[]);
+}
+
 /// The unspecified address is one of this machine's own (ip(7)), and many health checks use it.
 #[test]
 fn the_unspecified_address_is_this_machine() {

@@ -27,6 +27,8 @@ pub(crate) const APPS_NAMESERVER: &str = "44.0.0.53";
 pub(crate) const NAMESERVER: &str = "44.0.0.54";
 /// What hosts(5) of the inside lists beside loopback.
 const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n44.0.0.20 listed.test\n45.0.0.20 unlisted.test\n";
+/// No capability, for setpriv(1).
+const UNPRIVILEGED: [&str; 3] = ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"];
 /// The names on the certificate of every TLS server outside.
 const CERTIFIED: [&str; 6] = ["good.test", "other.test", "third.test", "evil.test", "private.test", "six.test"];
 
@@ -54,7 +56,11 @@ pub(crate) fn untested(why: &str) -> bool {
 
 /// A policy as egret reads it.
 pub(crate) fn whole(policy: &str) -> String {
-    format!("version: 1\n{policy}\ndns: {{ upstream: \"{NAMESERVER}\" }}\n")
+    asking(policy, NAMESERVER)
+}
+
+fn asking(policy: &str, nameserver: &str) -> String {
+    format!("version: 1\n{policy}\ndns: {{ upstream: \"{nameserver}\" }}\n")
 }
 
 /// What every outside begins with: names, and by kind of record its answers, one after the other.
@@ -126,13 +132,22 @@ impl Outside {
 
     /// An egret in the inside without any capability. The policy lacks `version:` and `dns:`.
     pub(crate) fn egret(&self, policy: &str) -> EgretBuilder {
-        self.egret_with(&["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"], policy)
+        self.egret_with(&UNPRIVILEGED, policy)
+    }
+
+    /// The same that asks another nameserver.
+    pub(crate) fn egret_asking(&self, nameserver: &str, policy: &str) -> EgretBuilder {
+        self.egret_by(&UNPRIVILEGED, &asking(policy, nameserver))
     }
 
     /// The same with other arguments of setpriv(1).
     pub(crate) fn egret_with(&self, privileges: &[&str], policy: &str) -> EgretBuilder {
+        self.egret_by(privileges, &whole(policy))
+    }
+
+    fn egret_by(&self, privileges: &[&str], whole: &str) -> EgretBuilder {
         let setpriv = [require("setpriv").into_os_string()].into_iter().chain(privileges.iter().map(OsString::from));
-        Egret::with_policy(&whole(policy)).inside(self.enter()).under(self.enter().into_iter().chain(setpriv))
+        Egret::with_policy(whole).inside(self.enter()).under(self.enter().into_iter().chain(setpriv))
     }
 
     /// What puts the command that follows under a container's profile that refuses this: a `listener` of seccomp(2), `netlink`.
