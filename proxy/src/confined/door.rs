@@ -155,7 +155,6 @@ impl Attendant {
     fn expect(&mut self, from: SocketAddr, whom: Expected) {
         match self.came.remove(&from) {
             Some((_, stream)) => self.welcome(stream, whom),
-            // A port comes twice only when the first to use it has gone.
             None => drop(self.expected.insert(from, (Instant::now(), whom))),
         }
     }
@@ -187,7 +186,8 @@ impl Attendant {
             let Some(from) = from else { continue };
             match self.expected.remove(&from) {
                 Some((_, whom)) => self.welcome(stream, whom),
-                None if self.came.len() < MOST_WAITING => drop(self.came.insert(from, (Instant::now(), stream))),
+                // Who came first from a port is who is announced first, even if it has gone since.
+                None if self.came.len() < MOST_WAITING => drop(self.came.entry(from).or_insert((Instant::now(), stream))),
                 None => {}
             }
         }

@@ -187,6 +187,45 @@ async fn the_two_halves_meet_in_either_order_and_strangers_get_nothing() {
     assert!(records.iter().all(|record| (record.bytes_up, record.bytes_down) == (5, 5)), "{records:?}");
 }
 
+/// Where an app has closed its connection before it was announced, its port may be somebody else's.
+#[tokio::test]
+async fn who_comes_later_from_the_same_port_is_not_who_was_announced() {
+    let server = echo().await;
+    let (gateway, seen) = gateway(Mode::Enforce, &[&format!("a.test:{}", server.port())], &[]);
+    gateway.known.learn(&"a.test".parse().unwrap(), &[server.ip()]);
+    let serving = Serving::default();
+    let door = Door::open(&gateway, &serving).unwrap();
+    let guest = dialled(&gateway, server).await;
+    let at = door.address_for(server);
+    let first = TcpStream::connect(at).await.unwrap();
+    let from = first.local_addr().unwrap();
+    socket2::SockRef::from(&first).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(first);
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(from).unwrap();
+    let mut second = socket.connect(at).await.unwrap();
+    // Both wait inside by then.
+    while accept_queue(at.port()) > 0 {
+        tokio::task::yield_now().await;
+    }
+    door.expect(from, guest);
+    let _ = second.write_all(b"hello").await;
+    let heard = second.read(&mut [0; 5]).await;
+    assert!(heard.as_ref().map_or(true, |length| *length == 0), "{heard:?}");
+    // The one that was announced is served, and leaves its record.
+    while seen.records.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// How many connections wait to be accepted (`rx_queue` of proc_net_tcp(5)).
+fn accept_queue(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let row = table.lines().find(|row| row.contains(&format!(":{port:04X} 00000000:0000 0A "))).expect("a listener");
+    let queues = row.split_ascii_whitespace().nth(4).unwrap();
+    u64::from_str_radix(queues.rsplit(':').next().unwrap(), 16).unwrap()
+}
+
 #[tokio::test]
 async fn an_upstream_that_refuses_is_an_error_and_a_record() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
