@@ -3,7 +3,7 @@
 //! The kernel must never read the address of such a call itself: a link-local one names a device, which stays with the socket
 //! even if the call fails, and what is connected over it to loopback leaves by that device.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
@@ -14,6 +14,7 @@ use super::{Shared, birth, descriptor, ports, unix};
 use crate::address::{self, Family};
 use crate::caller::{Caller, Protocol};
 use crate::established;
+use crate::names::Names;
 use crate::sockets::{Held, Kind};
 use crate::sys::{self, Notification, Place};
 
@@ -46,7 +47,7 @@ fn look(shared: &Shared, call: &Notification) -> Result<Step, Errno> {
         (None, Some(Protocol::Tcp(family))) => (family, Kind::Tcp),
         (None, Some(Protocol::Udp(family))) => (family, Kind::Udp),
         // Should the descriptor mean an internet socket by the time the kernel looks: Landlock refuses to bind one of TCP, or a
-        // connect finds the device; and those of datagrams can't send.
+        // connect finds the device; and whoever sends for one of datagrams looks at what it is bound to by then ([`ports`]).
         (None, Some(Protocol::Unix | Protocol::Netlink)) => {
             unix::let_go(shared, call, inode);
             return Ok(Step::LetThrough);
@@ -54,6 +55,9 @@ fn look(shared: &Shared, call: &Notification) -> Result<Step, Errno> {
         (None, _) => return Err(Errno::OPNOTSUPP),
     };
     let to = address::parse_local(&caller.bytes(call.arguments[1], call.arguments[2])?, family)?;
+    if is_of_a_nameserver(&*shared.names, to) {
+        return Err(Errno::ACCESS);
+    }
     if to.port() != 0 && to.port() < first_free_port() && !caller.may_bind_any_port()? {
         return Err(Errno::ACCESS);
     }
@@ -66,6 +70,14 @@ fn look(shared: &Shared, call: &Notification) -> Result<Step, Errno> {
         None => replace(shared, call, inode, (family, kind), to)?,
     }
     Ok(Step::Answer)
+}
+
+/// Whoever has the address of a nameserver of this machine that is not there is asked in its place, by this process as well.
+fn is_of_a_nameserver(names: &dyn Names, to: SocketAddr) -> bool {
+    let ip = to.ip().to_canonical();
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let asked = if ip.is_unspecified() { &loopback[..] } else { &[ip] };
+    asked.iter().any(|ip| names.is_nameserver(SocketAddr::new(*ip, to.port())))
 }
 
 /// Binds a socket that is held, and keeps it, unless it is a server's.

@@ -67,8 +67,8 @@ pub(super) fn is_over(socket: &OwnedFd, patience: Timespec) -> bool {
     poll(&mut polled, Some(&patience)).is_ok_and(|ready| ready > 0)
 }
 
-/// A socket that has a device connects by it, even to loopback. No call that is known to give it one reaches the kernel; where
-/// Landlock does not stand behind that, one that is let through may mean another socket by then.
-fn refuse_device(socket: &OwnedFd) -> Result<(), Errno> {
+/// A socket that has a device connects and sends by it, even to loopback. No call that is known to give it one reaches the kernel;
+/// but one that is let through may mean another socket by then, and Landlock stands behind that for TCP alone, if at all.
+pub(super) fn refuse_device(socket: &OwnedFd) -> Result<(), Errno> {
     if sockets::sys::device_of(socket.as_fd())? == 0 { Ok(()) } else { Err(Errno::ACCESS) }
 }

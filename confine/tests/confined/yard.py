@@ -41,6 +41,7 @@ def lay_out():
     ip("route add default via 192.0.2.1 dev out0 onlink")
     if os.path.exists("/proc/sys/net/ipv6"):
         ip("-6 addr add 2001:db8::2/64 dev out0 nodad")
+        ip("-6 addr add fe80::1/64 dev out0 nodad")
         ip("-6 route add default dev out0")
 
 
@@ -83,6 +84,9 @@ def main():
     directory, command = sys.argv[1], sys.argv[2:]
     lay_out()
     run_a_runtime(directory)
+    if os.path.exists(f"{directory}/ports"):
+        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", "w") as first:
+            first.write("0")
     if os.path.exists(f"{directory}/stalled"):
         stalled.offer(directory)
     tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))

@@ -117,6 +117,12 @@ pub(crate) fn confined_with_stalled_file(python: &str) -> Outcome {
     run_with(ground(), true, prepare, &["/usr/bin/python3", "-c", &with_prelude(python)])
 }
 
+/// Runs a Python program, confined or not, where every port is everybody's, as container runtimes have it.
+pub(crate) fn where_ports_are_free(confined: bool, python: &str) -> Outcome {
+    let prepare = |directory: &Path| fs::write(directory.join("ports"), "").expect("a file");
+    run_with(ground(), confined, prepare, &["/usr/bin/python3", "-c", &with_prelude(python)])
+}
+
 fn run_with(ground: Ground, confined: bool, prepare: impl FnOnce(&Path), command: &[&str]) -> Outcome {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let directory = shared().join(format!("yard-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
