@@ -164,9 +164,12 @@ impl Sockets {
         Ok(true)
     }
 
-    /// Whether others wait for the connect of this socket.
-    pub(crate) fn is_joined(&self, inode: u64) -> bool {
-        self.tables().underway.get(&inode).is_some_and(|underway| !underway.joined.is_empty())
+    /// Whether others wait for the connect of this socket. Those that `waits` says don't any more are forgotten.
+    pub(crate) fn is_joined(&self, inode: u64, waits: impl Fn(u64) -> bool) -> bool {
+        let mut tables = self.tables();
+        let Some(underway) = tables.underway.get_mut(&inode) else { return false };
+        underway.joined.retain(|call| waits(*call));
+        !underway.joined.is_empty()
     }
 
     /// A connect is over without a connection; whoever joined is to be told.

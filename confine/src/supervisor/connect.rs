@@ -336,7 +336,7 @@ impl Attempt {
                 // As connect(2) with SO_SNDTIMEO (socket(7)).
                 return Err(Errno::INPROGRESS);
             }
-            if self.is_awaited() || self.shared.sockets.is_joined(held.inode) {
+            if self.is_awaited() || self.shared.sockets.is_joined(held.inode, |call| self.shared.waits(call)) {
                 awaited = Instant::now();
             } else if self.shared.abilities.waits_until_killed || awaited.elapsed() > LONGEST_WAY {
                 return Err(Errno::INTR);

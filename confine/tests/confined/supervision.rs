@@ -231,6 +231,41 @@ print("others connect"); sys.stdout.flush(); os._exit(0)
     ran.went_well().said("others connect");
 }
 
+/// Two threads connect one socket, the second waits for the outcome of the first; and nobody is left of either.
+#[test]
+fn test_27_connects_of_the_dead_are_waited_for_no_more() {
+    if !is_possible() {
+        return;
+    }
+    let ran = confined(
+        r#"
+full = tcp(); full.bind(("127.0.0.1", 0)); full.listen(0); kept = []
+def waiting():
+    tasks = f"/proc/{os.environ['SUPERVISOR']}/task"; names = []
+    for tid in os.listdir(tasks):
+        try: names.append(open(f"{tasks}/{tid}/comm").read().strip())
+        except (FileNotFoundError, ProcessLookupError): pass
+    return names.count("confine-connect")
+def until(is_so):
+    end = time.monotonic() + 60
+    while not is_so(waiting()) and time.monotonic() < end: time.sleep(0.01)
+    return is_so(waiting())
+for _ in range(2):
+    kept.append(tcp()); kept[-1].setblocking(False); outcome(kept[-1].connect, full.getsockname())
+def child():
+    pid = os.fork()
+    if pid: return pid
+    s = tcp()
+    for _ in range(2): threading.Thread(target=lambda: outcome(s.connect, full.getsockname()), daemon=True).start()
+    signal.pause()
+children = [child() for _ in range(20)]; print("waited for", until(lambda count: count == 20)); sys.stdout.flush()
+for pid in children: os.kill(pid, 9); os.waitpid(pid, 0)
+print("forgotten", until(lambda count: count == 0)); sys.stdout.flush(); os._exit(0)
+"#,
+    );
+    ran.went_well().said("waited for True").said("forgotten True");
+}
+
 #[test]
 fn test_28_sockets_that_are_abandoned_are_not_kept() {
     if !is_possible() {
