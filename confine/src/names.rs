@@ -1,7 +1,7 @@
 //! The other question: what address has this name. DNS queries of the app by UDP end here; those by TCP are connections like
 //! any other.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::caller::Process;
 use crate::supervisor::datagram::Asker;
@@ -10,6 +10,14 @@ use crate::supervisor::datagram::Asker;
 pub trait Names: Send + Sync + 'static {
     /// Whether somebody who sends a datagram there asks for a name: one of the nameservers that the app was told of.
     fn is_nameserver(&self, address: SocketAddr) -> bool;
+
+    /// Whether this process itself asks whoever is bound there (the unspecified address stands for all): nobody who is held may
+    /// take that place. By default it asks each nameserver.
+    fn is_asked(&self, bound: SocketAddr) -> bool {
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let meant = if bound.ip().is_unspecified() { &loopback[..] } else { &[bound.ip()] };
+        meant.iter().any(|ip| self.is_nameserver(SocketAddr::new(*ip, bound.port())))
+    }
 
     /// Whether such a query is refused without asking anybody. The app waits for the answer.
     fn refuses(&self, query: &Query) -> bool;
@@ -22,6 +30,10 @@ pub trait Names: Send + Sync + 'static {
 impl<N: Names> Names for std::sync::Arc<N> {
     fn is_nameserver(&self, address: SocketAddr) -> bool {
         self.as_ref().is_nameserver(address)
+    }
+
+    fn is_asked(&self, bound: SocketAddr) -> bool {
+        self.as_ref().is_asked(bound)
     }
 
     fn refuses(&self, query: &Query) -> bool {

@@ -203,6 +203,14 @@ impl Names for Exit {
         self.answers_dns(address, is_near, self.is_direct(address.ip()))
     }
 
+    fn is_asked(&self, bound: SocketAddr) -> bool {
+        let policy = self.gateway.policy();
+        let server = self.gateway.nameserver();
+        let systems = self.nameservers.iter().map(|ip| SocketAddr::new(*ip, DNS)).filter(|_| server.is_none());
+        let is_it = |asked: SocketAddr| asked.ip() == bound.ip() || bound.ip().is_unspecified() && is_near(&policy, asked.ip());
+        systems.chain(server).any(|asked| asked.port() == bound.port() && is_it(asked))
+    }
+
     fn refuses(&self, query: &Query) -> bool {
         self.gateway.refuses_query(&query.message, query.process.clone().map(process).as_ref())
     }

@@ -19,6 +19,19 @@ pub(crate) fn device_of(socket: BorrowedFd<'_>) -> Result<i32, Errno> {
     if returned == 0 { Ok(index) } else { Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)) }
 }
 
+/// Has what this socket sends stay on this machine, whoever has the addresses by then (SO_BINDTODEVICE of socket(7), without
+/// privilege since Linux 5.7).
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub(crate) fn keep_here(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    const LOOPBACK: &[u8] = b"lo";
+    let (name, length) = (LOOPBACK.as_ptr().cast(), LOOPBACK.len() as libc::socklen_t);
+    // SAFETY: the kernel reads `length` bytes of `LOOPBACK`, which has them.
+    let returned = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name, length) };
+    if returned == 0 { Ok(()) } else { Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)) }
+}
+
 /// Has nobody send descriptors to this unix socket (SO_PASSRIGHTS of asm-generic/socket.h, Linux 6.16). On older kernels they come,
 /// and are closed by whoever receives.
 pub(crate) fn refuse_rights(socket: BorrowedFd<'_>) {

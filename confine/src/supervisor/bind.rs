@@ -3,7 +3,7 @@
 //! The kernel must never read the address of such a call itself: a link-local one names a device, which stays with the socket
 //! even if the call fails, and what is connected over it to loopback leaves by that device.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
@@ -14,7 +14,6 @@ use super::{Shared, birth, descriptor, ports, unix};
 use crate::address::{self, Family};
 use crate::caller::{Caller, Protocol};
 use crate::established;
-use crate::names::Names;
 use crate::sockets::{Held, Kind};
 use crate::sys::{self, Notification, Place};
 
@@ -55,7 +54,8 @@ fn look(shared: &Shared, call: &Notification) -> Result<Step, Errno> {
         (None, _) => return Err(Errno::OPNOTSUPP),
     };
     let to = address::parse_local(&caller.bytes(call.arguments[1], call.arguments[2])?, family)?;
-    if is_of_a_nameserver(&*shared.names, to) {
+    // Whoever has the address of a nameserver that is not there is asked in its place, by this process as well.
+    if shared.names.is_asked(SocketAddr::new(to.ip().to_canonical(), to.port())) {
         return Err(Errno::ACCESS);
     }
     if to.port() != 0 && to.port() < first_free_port() && !caller.may_bind_any_port()? {
@@ -70,14 +70,6 @@ fn look(shared: &Shared, call: &Notification) -> Result<Step, Errno> {
         None => replace(shared, call, inode, (family, kind), to)?,
     }
     Ok(Step::Answer)
-}
-
-/// Whoever has the address of a nameserver of this machine that is not there is asked in its place, by this process as well.
-fn is_of_a_nameserver(names: &dyn Names, to: SocketAddr) -> bool {
-    let ip = to.ip().to_canonical();
-    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    let asked = if ip.is_unspecified() { &loopback[..] } else { &[ip] };
-    asked.iter().any(|ip| names.is_nameserver(SocketAddr::new(*ip, to.port())))
 }
 
 /// Binds a socket that is held, and keeps it, unless it is a server's.

@@ -15,7 +15,7 @@ use super::Shared;
 use super::dial::refuse_device;
 use crate::address::{self, Family};
 use crate::names::Names;
-use crate::{established, sys};
+use crate::{established, sockets, sys};
 
 /// The port of nameservers (RFC 1035 section 4.2). What comes from there may be taken for an answer, by this process as well, and an
 /// answer says where an allowed name leads.
@@ -27,6 +27,17 @@ pub(super) type Sending = Arc<RwLock<()>>;
 /// Sends from a port that the app has, too; the answer is for the app, whose socket was there first. The address is one of
 /// [`local_address`].
 pub(super) fn send_from(local: SocketAddr, family: Family, to: SocketAddr, message: &[u8]) -> Result<(), Errno> {
+    send(&bound(local, family)?, family, to, message)
+}
+
+/// The same to somebody on this machine.
+pub(super) fn send_here(local: SocketAddr, family: Family, to: SocketAddr, message: &[u8]) -> Result<(), Errno> {
+    let socket = bound(local, family)?;
+    sockets::sys::keep_here(socket.as_fd())?;
+    send(&socket, family, to, message)
+}
+
+fn bound(local: SocketAddr, family: Family) -> Result<OwnedFd, Errno> {
     let domain = if family == Family::V4 { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(domain, SocketType::DGRAM, flags, None)?;
@@ -34,8 +45,12 @@ pub(super) fn send_from(local: SocketAddr, family: Family, to: SocketAddr, messa
     rustix::net::bind(&socket, &local)?;
     // Whatever it was bound to: what has a device sends by it, even to loopback.
     refuse_device(&socket)?;
+    Ok(socket)
+}
+
+fn send(socket: &OwnedFd, family: Family, to: SocketAddr, message: &[u8]) -> Result<(), Errno> {
     let to = address::for_family(to, family).ok_or(Errno::AFNOSUPPORT)?;
-    rustix::net::sendto(&socket, message, SendFlags::NOSIGNAL, &to).map(drop)
+    rustix::net::sendto(socket, message, SendFlags::NOSIGNAL, &to).map(drop)
 }
 
 /// Refuses an address that nothing is sent from for the app: one of a link, since that names a device, and one that answers to

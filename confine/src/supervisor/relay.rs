@@ -9,7 +9,7 @@
 //! address are not asked about, since connections use them all the time: they fail with PIPE.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -18,9 +18,10 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 use super::Shared;
 use super::datagram::{Pair, read_message};
-use super::ports::{local_address, send_from};
+use super::ports::{local_address, send_here};
 use crate::address::Family;
 use crate::caller::Caller;
+use crate::sockets;
 use crate::sys::Notification;
 
 /// How many there are at most; the one that was not used for longest goes.
@@ -49,7 +50,7 @@ pub(super) struct Relay {
 impl Relay {
     /// Connected there.
     pub(super) fn new(to: SocketAddr) -> Result<Self, Errno> {
-        let socket = outward(to)?;
+        let socket = socket_for(to)?;
         rustix::net::connect(&socket, &to)?;
         let relay = Relay { socket, refused: AtomicBool::new(false), used: AtomicU64::new(0) };
         relay.touch();
@@ -125,13 +126,15 @@ pub(super) fn send(
 
 /// Sends one datagram from the port of a socket that is not connected, if that port can be shared; or else from any.
 fn send_once(from: Result<SocketAddr, Errno>, family: Family, to: SocketAddr, message: &[u8]) -> Result<(), Errno> {
-    match from.and_then(|local| send_from(local, family, to, message)) {
-        Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) => rustix::net::sendto(&outward(to)?, message, NOW, &to).map(drop),
+    match from.and_then(|local| send_here(local, family, to, message)) {
+        Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) => rustix::net::sendto(&socket_for(to)?, message, NOW, &to).map(drop),
         sent => sent,
     }
 }
 
-fn outward(to: SocketAddr) -> Result<OwnedFd, Errno> {
+fn socket_for(to: SocketAddr) -> Result<OwnedFd, Errno> {
     let domain = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    socket_with(domain, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+    let socket = socket_with(domain, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    sockets::sys::keep_here(socket.as_fd())?;
+    Ok(socket)
 }

@@ -44,8 +44,10 @@ print("nobody", outcome(connected, "127.0.0.1", 1))
 #[test]
 fn l53_an_own_address_that_has_gone_is_not_own_any_more() {
     let script = r#"
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); datagrams.connect(("10.98.0.2", 9))
 print("before", outcome(connected, "10.98.0.2", 9)); os.chdir(os.environ["HOME"]); os.mkfifo("gone"); print("ready"); open("gone").read()
 print("after", outcome(connected, "10.98.0.2", 9))
+datagrams.send(b"secret")
 print("udp", outcome(socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto, b"secret", ("10.98.0.2", 9)))
 "#;
     let Some(outside) = Outside::new() else { return };

@@ -1,7 +1,11 @@
 //! Resolvers that an app could reach by itself, past egret: they would carry any name out. Wherever one is, egret answers.
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
 use super::{POLICY, app, python_words};
 use crate::support::Outside;
+use crate::support::programs::require;
 
 /// Asks one nameserver in each way, for names that are refused: the last word is what came of it, as egret says it.
 const ASK: &str = r#"
@@ -22,18 +26,51 @@ def ask(*to): return " ".join([by_tcp(to, "a.evil.test"), by_udp(to, "b.evil.tes
 /// What a refused name is: by TCP and by UDP it does not exist, and without connecting it isn't sent.
 const REFUSED: &str = "code 3 code 3 ECONNREFUSED";
 
-/// A resolver of the app's own making, which notes what it is asked.
+/// A resolver of somebody else's in the same network: it says that it is there, and then what it is asked.
 const RESOLVER: &str = r#"
-heard = []
-def hear(at):
-    stream, datagrams = socket.create_server(at), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    datagrams.bind(at)
-    def accept():
-        while True: heard.append(stream.accept()[0].recv(4096))
-    def receive():
-        while True: heard.append(datagrams.recv(4096))
-    for attend in (accept, receive): threading.Thread(target=attend, daemon=True).start()
+import socket, sys, threading
+at = (sys.argv[1], int(sys.argv[2]))
+stream, datagrams = socket.create_server(at), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.bind(at)
+def accept():
+    while True: print("heard", stream.accept()[0].recv(4096), flush=True)
+threading.Thread(target=accept, daemon=True).start()
+print("ready", flush=True)
+while True: print("heard", datagrams.recv(4096), flush=True)
 "#;
+
+/// It, until it is dropped.
+struct Resolver(Child, BufReader<ChildStdout>);
+
+impl Resolver {
+    fn at(outside: &Outside, host: &str, port: u16) -> Self {
+        let words = outside.enter();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(require("python3")).args(["-c", RESOLVER, host, &port.to_string()]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut said = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut ready = String::new();
+        said.read_line(&mut ready).expect("a line");
+        assert_eq!(ready, "ready\n");
+        Self(child, said)
+    }
+
+    /// All that it heard.
+    fn heard(mut self) -> String {
+        self.0.kill().expect("it runs");
+        let mut heard = String::new();
+        self.1.read_to_string(&mut heard).expect("text");
+        heard
+    }
+}
+
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        // It fails only if it is gone already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
 
 #[test]
 fn a67_port_53_of_a_direct_address_is_egrets() {
@@ -67,16 +104,18 @@ fn assert_no_name_left(outside: &Outside) {
     assert!(left.iter().all(|line| !line.contains("evil") && !line.contains(":53")), "{left:#?}");
 }
 
-/// The one that egret asks, on whatever port and address of this machine it is reached.
+/// The one that egret asks, on whatever port and address of this machine it is reached; and should it go, the app can't take its
+/// place.
 #[test]
 fn a68_the_resolver_that_egret_asks_is_not_the_apps_to_ask() {
     let Some(outside) = Outside::new() else { return };
+    let resolver = Resolver::at(&outside, "0.0.0.0", 5353);
     let script = format!(
-        "{ASK}{RESOLVER}
-hear(('0.0.0.0', 5353))
+        "{ASK}
 for to in ('127.0.0.1', '127.0.0.9', '10.99.0.2'): print(to, ask(to, 5353))
 print('other', outcome(connected, '127.0.0.1', 5354))
-print('heard', any(b'evil' in words for words in heard))"
+for at in ('127.0.0.1', '0.0.0.0', '127.0.0.9'):
+    s = tcp(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); print('place', at, outcome(s.bind, (at, 5353)))"
     );
     let egret = app(&outside, outside.egret_asking("127.0.0.1:5353", POLICY), &python_words(&script)).start();
     assert_eq!(egret.wait_exit().code(), Some(0), "{}", egret.stderr());
@@ -84,7 +123,10 @@ print('heard', any(b'evil' in words for words in heard))"
     for to in ["127.0.0.1", "127.0.0.9", "10.99.0.2"] {
         assert!(said.contains(&format!("{to} {REFUSED}\n")), "{said}");
     }
-    assert!(said.contains("other ECONNREFUSED\nheard False"), "{said}");
+    let places = "place 127.0.0.1 EACCES\nplace 0.0.0.0 EACCES\nplace 127.0.0.9 EADDRINUSE";
+    assert!(said.contains(&format!("other ECONNREFUSED\n{places}")), "{said}");
+    let heard = resolver.heard();
+    assert!(!heard.contains("evil"), "{heard}");
     outside.only(&[], &[]);
 }
 
@@ -92,12 +134,11 @@ print('heard', any(b'evil' in words for words in heard))"
 #[test]
 fn a68_a_nameserver_on_a_loopback_address_of_its_own_is_one_on_every_port() {
     let Some(outside) = Outside::with_resolver_options("\nnameserver 127.0.0.11") else { return };
+    let resolver = Resolver::at(&outside, "127.0.0.11", 40123);
     let script = format!(
-        "{ASK}{RESOLVER}
-hear(('127.0.0.11', 40123))
+        "{ASK}
 for port in (53, 853, 40123): print(port, ask('127.0.0.11', port))
-print('other', outcome(connected, '127.0.0.12', 40123))
-print('heard', any(b'evil' in words for words in heard))"
+print('other', outcome(connected, '127.0.0.12', 40123))"
     );
     let egret = app(&outside, outside.egret(POLICY), &python_words(&script)).start();
     assert_eq!(egret.wait_exit().code(), Some(0), "{}", egret.stderr());
@@ -105,6 +146,20 @@ print('heard', any(b'evil' in words for words in heard))"
     for port in [53, 853, 40123] {
         assert!(said.contains(&format!("{port} {REFUSED}\n")), "{said}");
     }
-    assert!(said.contains("other ECONNREFUSED\nheard False"), "{said}");
+    assert!(said.contains("other ECONNREFUSED"), "{said}");
+    let heard = resolver.heard();
+    assert!(!heard.contains("evil"), "{heard}");
     outside.only(&[], &[]);
+}
+
+/// A server of names may be an app as any other is, as long as egret does not ask it.
+#[test]
+fn port_53_may_be_served_by_the_app() {
+    let Some(outside) = Outside::new() else { return };
+    // As container runtimes have it.
+    let every_port = "echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    assert_eq!(outside.program("sh").args(["-c", every_port]).run().code, 0);
+    let script = "server = socket.create_server(('0.0.0.0', 53)); print('serves', server.getsockname()[1])";
+    let egret = app(&outside, outside.egret(POLICY), &python_words(script)).start();
+    assert_eq!(egret.wait_exit().code(), Some(0), "{}", egret.stderr());
 }
