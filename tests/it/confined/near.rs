@@ -182,10 +182,13 @@ os.chdir(os.environ["HOME"])
 server = socket.socket(socket.AF_UNIX); server.bind("here.sock"); server.listen(1)
 client = socket.socket(socket.AF_UNIX); client.connect("here.sock"); client.send(b"x"); print("unix", server.accept()[0].recv(1))
 a, b = socket.socketpair(); a.send(b"y"); print("pair", b.recv(1))
+import sqlite3
+database = sqlite3.connect("here.db"); database.execute("create table t (a)"); database.execute("insert into t values (7)"); database.commit()
+print("database", sqlite3.connect("here.db").execute("select a from t").fetchall())
 shown = subprocess.run(["ip", "-o", "addr"], capture_output=True, text=True); print("netlink", "10.99.0.2" in shown.stdout, shown.returncode)
 "#;
     let Some(scene) = run(POLICY, script) else { return };
-    scene.said("unix b'x'").said("pair b'y'").said("netlink True 0");
+    scene.said("unix b'x'").said("pair b'y'").said("database [(7,)]").said("netlink True 0");
     assert!(scene.egret.records().is_empty(), "{:#?}", scene.egret.records());
 }
 
