@@ -103,12 +103,10 @@ impl Exit {
         }
         // Docker's resolver has an address of its own, and listens on other ports than it seems to.
         let is_its_own = is_nameserver && to.ip().is_loopback() && !is_localhost(to.ip());
-        is_its_own || self.gateway.nameserver().is_some_and(|server| self.is_same(server, to, is_near))
-    }
-
-    /// Whether a server is reached there: on this machine one may listen on all addresses.
-    fn is_same(&self, server: SocketAddr, to: SocketAddr, to_is_near: bool) -> bool {
-        server == to || to_is_near && server.port() == to.port() && is_near(&self.gateway.policy(), server.ip())
+        let Some(server) = self.gateway.nameserver() else { return is_its_own };
+        // On this machine a server may listen on all addresses.
+        let may_be_it = || server.port() == to.port() && is_near && self::is_near(&self.gateway.policy(), server.ip());
+        is_its_own || is_direct && server == to || may_be_it()
     }
 
     /// Judges and dials. A thread that waits hears how that ended; one that does not is connected meanwhile.
