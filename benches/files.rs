@@ -25,7 +25,7 @@
 //!
 //! By stat alone it takes 0.1 s more where the kernel is older than Linux 6.13 or a filter refuses listxattrat(2).
 
-#![allow(clippy::print_stdout, reason = "a bench prints its figures")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its figures")]
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Lines, Write};

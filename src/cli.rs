@@ -21,7 +21,7 @@ use crate::confinement::Confine;
 use crate::journal::WhenFull;
 use crate::learn::Mark;
 use crate::variables::Runtime;
-use crate::{commands, run, settings};
+use crate::{commands, run, settings, stderr};
 
 /// An egress gateway for containers that have no host.
 #[derive(Debug, Parser)]
@@ -402,16 +402,18 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => commands::generate::completions(Cli::command(), args.shell),
         Command::Man(args) => commands::generate::man(Cli::command(), args.dir.as_deref()),
     });
-    match outcome {
+    let code = match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
             if let Failure::Usage(error) | Failure::Environment(error) | Failure::Unstarted(_, error) = &failure {
-                eprintln!("egret: {error:#}");
+                stderr::say(format_args!("{error:#}"));
             }
             ExitCode::from(failure.exit_code())
         }
         Err(_) => ExitCode::from(70),
-    }
+    };
+    stderr::finish();
+    code
 }
 
 /// Where the arguments of the subcommand came from, by their long names.

@@ -19,11 +19,11 @@ use std::io::Write;
 use anyhow::Context;
 
 use crate::cli::{Failure, Outcome};
+use crate::stream::Patient;
 
 /// Prints what a command has to say. A reader that has read enough is no error.
 pub(crate) fn print(text: &str) -> Outcome {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match Patient(std::io::stdout()).write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot print").map_err(Failure::Environment)
         }

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::config::read::is_label;
 use crate::reading::{self, Missing};
+use crate::stderr;
 
 /// More observations than this, of what passed and of what was refused, are counted, not kept: an app can ask for as
 /// many names as it likes, and must not crowd out what it really talks to.
@@ -102,10 +103,10 @@ impl Evidence {
         let mut evidence = Self::default();
         let missing = reading::read(journals, |event| evidence.see(event))?;
         if evidence.beyond > 0 {
-            eprintln!(
-                "egret: {} let through are beyond the {MAX_KEPT} different ones that are kept, and left out",
+            stderr::say(format_args!(
+                "{} let through are beyond the {MAX_KEPT} different ones that are kept, and left out",
                 evidence.beyond
-            );
+            ));
         }
         Ok(Self { missing, ..evidence })
     }

@@ -26,6 +26,7 @@ use crate::events::Event;
 use crate::files::Outlets;
 use crate::metrics;
 use crate::settings::Settings;
+use crate::stderr;
 
 /// The most flows that one answer has: some 5 MiB. What goes around comes first.
 const MOST_ROWS: usize = 10_000;
@@ -63,7 +64,7 @@ impl Flows {
             Ok(watch) => (Some(watch), None),
             Err(refused) => {
                 let why = format!("nothing is seen that goes around the proxy: {refused}");
-                eprintln!("egret: {why}");
+                stderr::say(&why);
                 journal.write(Event::Coverage { section: "flows", why: why.clone() });
                 (None, Some(why))
             }

@@ -29,6 +29,7 @@ use crate::confinement::exit::Exit;
 use crate::confinement::{self, App, Confinement, Hold};
 use crate::events::{Child, Event, shortened};
 use crate::journal::Journal;
+use crate::stderr;
 
 mod signals;
 
@@ -188,8 +189,7 @@ impl Launch {
 fn tell_confinement(journal: &Journal, told: &confinement::Told, confinement: Confinement) {
     if confinement.state != "full" {
         // In one write: the app may be writing, too.
-        let said = format!("egret: {}", confinement.summary());
-        eprint!("{said}");
+        stderr::say(confinement.summary().trim_end());
     }
     confinement::tell(told, &confinement);
     journal.write(Event::Confinement(Box::new(confinement)));

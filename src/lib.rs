@@ -11,6 +11,8 @@ mod workers;
 mod reload;
 mod shutdown;
 mod stop;
+mod stderr;
+mod stream;
 mod launch;
 mod confinement;
 mod events;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::events::VERSION;
+use crate::stderr;
 
 /// The longest line of a journal in octets; egret's longest, of a reload that changes many rules, are
 /// below 30 KiB, and a log driver may double one by escaping.
@@ -84,7 +85,7 @@ pub(crate) fn lines(path: &Path, mut from: impl BufRead, missing: &mut Missing, 
 
 fn name(count: u64, path: &Path, number: u64, what: &str) {
     if count <= NAMED {
-        eprintln!("egret: {}:{number}: {what}", path.display());
+        stderr::say(format_args!("{}:{number}: {what}", path.display()));
     }
 }
 

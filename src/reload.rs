@@ -28,6 +28,7 @@ use crate::flows::ways::OwnSockets;
 use crate::journal::Journal;
 use crate::metrics;
 use crate::run::{surroundings, tell_unserved};
+use crate::stderr;
 
 /// A file that changed is read once it has been quiet for this long, so that a writer can finish.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -117,11 +118,11 @@ impl Reasons {
 fn is_the_apps(path: &Path) -> bool {
     let is_its = reach::can_change(path);
     if is_its {
-        eprintln!(
-            "egret: the policy file {} can be changed by CMD, and is read again on SIGHUP only: mount it read-only, or run as a \
+        stderr::say(format_args!(
+            "the policy file {} can be changed by CMD, and is read again on SIGHUP only: mount it read-only, or run as a \
              user who can write neither it nor a folder above it",
             path.display()
-        );
+        ));
     }
     is_its
 }
@@ -174,7 +175,7 @@ impl Reloader {
                 self.tell("loaded", None, difference);
             }
             Err(error) => {
-                eprintln!("egret: the policy was not reloaded, the old one stays in force: {error:#}");
+                stderr::say(format_args!("the policy was not reloaded, the old one stays in force: {error:#}"));
                 metrics::reloaded("rejected");
                 self.tell("rejected", Some(Reload::error(&error)), Difference::default());
             }

@@ -33,7 +33,7 @@ use crate::settings::{DEFAULT_ADMIN, DEFAULT_LISTEN, Settings, fixed};
 use crate::shutdown::Ending;
 use crate::stop::Stop;
 use crate::witness::Witness;
-use crate::{commands, flows, journal, metrics, settings, workers};
+use crate::{commands, flows, journal, metrics, settings, stderr, workers};
 
 /// Live connections get this long to write their records once they were told to close.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -51,6 +51,7 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
     }
     // Before there are other threads.
     let found = if args.command.is_empty() { None } else { confinement::find(settings.confine) };
+    stderr::begin().context("cannot start a thread").map_err(Failure::Environment)?;
     let recorder = start_recorder()?;
     let runtime = workers::runtime().context("cannot start the runtime").map_err(Failure::Environment)?;
     let (journal, writer) = open_journal(&settings.journal, settings.journal_full)?;
@@ -184,7 +185,7 @@ impl Stage {
                 outcome
             }
             Some(Err(why)) => {
-                eprintln!("egret: nothing is started: {why}");
+                stderr::say(format_args!("nothing is started: {why}"));
                 Err(Failure::Negative)
             }
             None => Ok(()),
@@ -199,7 +200,7 @@ impl Stage {
         match self.stop.why() {
             Some(why) if outcome.is_ok() && self.phase.journal.has_failed() => Err(Failure::Environment(anyhow!("{why}"))),
             Some(why) if outcome.is_ok() => {
-                eprintln!("egret: {why}");
+                stderr::say(&why);
                 Err(Failure::Negative)
             }
             _ => outcome,
@@ -225,8 +226,9 @@ async fn stop_without_journal(failed: impl Future<Output = String>, serving: Ser
 /// Ends the command when the file watch, or the journal, says so.
 async fn end_when_told(stop: impl Future<Output = String>, handle: Handle, grace: Duration) {
     let why = stop.await;
-    eprintln!("egret: {why}");
+    let told = why.clone();
     handle.terminate(Termination { signal: Signal::TERM, why, grace, exit: Some(1) }).await;
+    stderr::say(told);
 }
 
 /// Starts the file watch, if the policy has one. What it says may stop the program.
@@ -287,7 +289,7 @@ pub(crate) fn tell_unserved(config: &Config, exec: Option<&[String]>, sees_flows
     };
     unserved.extend(why.map(|why| Unserved { section: "exec", why }));
     for Unserved { section, why } in &unserved {
-        eprintln!("egret: `{section}:` of the policy is not served: {why}");
+        stderr::say(format_args!("`{section}:` of the policy is not served: {why}"));
         journal.write(Event::Coverage { section, why: (*why).to_owned() });
     }
     unserved.iter().map(|unserved| unserved.section).collect()

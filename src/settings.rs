@@ -19,6 +19,7 @@ use crate::config::{self, Config, Written};
 use crate::confinement::Confine;
 use crate::events::rfc3339_of;
 use crate::journal::WhenFull;
+use crate::stderr::{self, Tracing};
 
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:3128";
 pub(crate) const DEFAULT_ADMIN: &str = "127.0.0.1:3129";
@@ -174,7 +175,7 @@ impl Choice<'_> {
         match (self.args.policy.mode(), config.written.audit_until) {
             (Some(_), Some(_)) => {
                 let from = self.given("mode");
-                eprintln!("egret: {from} goes before the file's mode: its `audit-until:` does not count");
+                stderr::say(format_args!("{from} goes before the file's mode: its `audit-until:` does not count"));
                 self.told.push(Told { name: "audit-until", value: until, from });
             }
             (_, line) => self.tell("audit-until", until, line),
@@ -215,7 +216,9 @@ pub(crate) fn init_diagnostics() {
     let asked = std::env::var("EGRET_LOG").ok().and_then(|text| text.parse().ok());
     let _ = tracing_subscriber::fmt()
         .with_max_level(asked.unwrap_or(LevelFilter::WARN))
-        .with_writer(std::io::stderr)
+        .with_writer(|| Tracing)
+        // It would panic where stderr cannot be written.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();

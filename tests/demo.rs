@@ -1,7 +1,7 @@
 //! The demonstration of the README: `cargo demo`. A TLS server and a DNS server of its own, the real egret between
 //! them and a real curl, all on loopback. It prints what a user would see, and fails if that is not so.
 
-#![allow(clippy::print_stdout, reason = "a demonstration prints")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a demonstration prints")]
 
 #[allow(dead_code, unused_imports, reason = "the demo needs only some of the harness's verbs")]
 #[path = "it/support/mod.rs"]

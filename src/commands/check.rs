@@ -19,6 +19,7 @@ use crate::config::source::{self, Source, Text};
 use crate::config::{self, Config};
 use crate::evidence::Evidence;
 use crate::replay::{Replay, counted};
+use crate::stderr;
 
 /// Exit 0 if the policy is valid and its tests hold; 1 if a test fails, a replay would deny, or with `--strict` anything
 /// is warned of; 2 if it is invalid.
@@ -58,7 +59,7 @@ fn usage(args: &CheckArgs) -> anyhow::Result<()> {
 
 fn invalid(found: &Diagnostics, output: CheckOutput) -> Outcome {
     match output {
-        CheckOutput::Text => eprintln!("{found}"),
+        CheckOutput::Text => stderr::print(&format!("{found}\n")),
         CheckOutput::Json => print_json(&json!({ "v": 1, "valid": false, "diagnostics": found.all }))?,
         CheckOutput::Sarif => print_json(&sarif::log(found))?,
     }
@@ -95,7 +96,7 @@ impl Told {
 
     fn print_text(&self, text: &Text, replay: Option<&Replay>, negative: bool) -> Outcome {
         if !self.found.all.is_empty() {
-            eprintln!("{}", self.found);
+            stderr::print(&format!("{}\n", self.found));
         }
         print(&replay.map(Replay::text).unwrap_or_default())?;
         if self.failed > 0 {

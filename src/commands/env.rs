@@ -13,7 +13,7 @@ use super::{print, print_json};
 use crate::cli::{EnvArgs, EnvOutput, Failure, Outcome};
 use crate::config::source::Source;
 use crate::variables::{self, Runtime};
-use crate::{config, settings};
+use crate::{config, settings, stderr};
 
 /// Prints the variables.
 pub(crate) fn env(args: &EnvArgs) -> Outcome {
@@ -29,7 +29,7 @@ pub(crate) fn env(args: &EnvArgs) -> Outcome {
         notes.chain(variables.iter().map(|(name, value)| form(name, value))).collect::<String>()
     };
     if matches!(args.output, EnvOutput::Json | EnvOutput::Ecs) {
-        notes.iter().for_each(|note| eprintln!("egret: {note}"));
+        notes.iter().for_each(stderr::say);
     }
     match args.output {
         EnvOutput::Shell => print(&lines(|name, value| format!("export {name}='{}'\n", value.replace('\'', "'\\''")))),
@@ -81,9 +81,9 @@ pub(crate) fn addresses(direct: &[IpNet]) -> Vec<String> {
     let mut all = Vec::new();
     for net in direct {
         if net.prefix_len() < net.max_prefix_len() {
-            eprintln!(
-                "egret: the network {net} is left out of NO_PROXY, where many clients read no networks; name its addresses"
-            );
+            stderr::say(format_args!(
+                "the network {net} is left out of NO_PROXY, where many clients read no networks; name its addresses"
+            ));
         } else {
             all.push(net.addr().to_string());
         }

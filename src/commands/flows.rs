@@ -18,6 +18,8 @@ use crate::cli::{Failure, FlowsArgs, Outcome, Output};
 use crate::flows::glance::{self, Bystander};
 use crate::flows::row::{Row, heading, line_of, table};
 use crate::replay::counted;
+use crate::stderr;
+use crate::stream::Patient;
 
 /// How often a running egret is asked for what ended.
 const BEAT: Duration = Duration::from_secs(1);
@@ -45,11 +47,11 @@ pub(crate) fn flows(args: &FlowsArgs) -> Outcome {
         (Some(answer), false) => show("egret", answer.flows, &answer.blind, args.output),
         (Some(answer), true) => follow(args, answer),
         (None, follows) => {
-            eprintln!(
-                "egret: no egret answers at {}: this is what the command itself sees, without names, and without what egret \
+            stderr::say(format_args!(
+                "no egret answers at {}: this is what the command itself sees, without names, and without what egret \
                  knows of its own flows",
                 args.admin
-            );
+            ));
             if follows {
                 return watch(direct, args.output);
             }
@@ -94,7 +96,7 @@ fn show(source: &str, mut rows: Vec<Row>, blind: &[String], output: Output) -> O
 fn follow(args: &FlowsArgs, first: Answer) -> Outcome {
     let mut printer = Printer::new(args.output);
     let mut seq = first.seq;
-    first.blind.iter().for_each(|line| eprintln!("egret: not seen: {line}"));
+    first.blind.iter().for_each(|line| stderr::say(format_args!("not seen: {line}")));
     let (mut flows, mut answered) = (first.flows, Instant::now());
     loop {
         if !printer.began(&flows)? {
@@ -112,7 +114,7 @@ fn follow(args: &FlowsArgs, first: Answer) -> Outcome {
         };
         answered = Instant::now();
         if answer.lost > 0 {
-            eprintln!("egret: {} ended meanwhile and cannot be shown", counted(answer.lost, "flow"));
+            stderr::say(format_args!("{} ended meanwhile and cannot be shown", counted(answer.lost, "flow")));
         }
         for row in &answer.ended {
             if !printer.ended(row)? {
@@ -125,7 +127,7 @@ fn follow(args: &FlowsArgs, first: Answer) -> Outcome {
 
 /// Watches by itself.
 fn watch(direct: Vec<IpNet>, output: Output) -> Outcome {
-    blind_here().iter().for_each(|line| eprintln!("egret: not seen: {line}"));
+    blind_here().iter().for_each(|line| stderr::say(format_args!("not seen: {line}")));
     let (tell, told) = channel();
     let watch = Watch::start(Options::default(), move |seen| {
         let _ = tell.send(seen);
@@ -142,11 +144,11 @@ fn watch(direct: Vec<IpNet>, output: Output) -> Outcome {
             }
             Seen::Goes(_) => true,
             Seen::Lost(_) => {
-                eprintln!("egret: ends of flows were lost; everything was listed anew");
+                stderr::say(format_args!("ends of flows were lost; everything was listed anew"));
                 true
             }
             Seen::Refused(_, why) => {
-                eprintln!("egret: {why}");
+                stderr::say(&why);
                 true
             }
         };
@@ -196,16 +198,13 @@ impl Printer {
         if row.way == "near" {
             return Ok(true);
         }
-        let mut stdout = io::stdout().lock();
         let head =
             if self.output == Output::Text && !std::mem::replace(&mut self.headed, true) { heading() } else { String::new() };
         let line = match self.output {
             Output::Text => line_of(row),
             Output::Json => format!("{}\n", json!(Line { v: 1, row })),
         };
-        let written =
-            stdout.write_all(head.as_bytes()).and_then(|()| stdout.write_all(line.as_bytes())).and_then(|()| stdout.flush());
-        match written {
+        match Patient(io::stdout()).write_all((head + &line).as_bytes()) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
             Err(error) => Err(error).context("cannot print").map_err(Failure::Environment),

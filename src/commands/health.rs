@@ -4,6 +4,7 @@ use anyhow::anyhow;
 
 use super::ask::ask;
 use crate::cli::{Failure, HealthArgs, Outcome};
+use crate::stderr;
 
 /// Exit 0 if egret is ready; 1 if it drains, is not there, or does not answer.
 pub(crate) fn health(args: &HealthArgs) -> Outcome {
@@ -13,7 +14,7 @@ pub(crate) fn health(args: &HealthArgs) -> Outcome {
         other => Err(anyhow!("it answered {other}")),
     });
     ready.map_err(|error| {
-        eprintln!("egret: not ready at {}: {error:#}", args.admin);
+        stderr::say(format_args!("not ready at {}: {error:#}", args.admin));
         Failure::Negative
     })
 }

@@ -12,6 +12,7 @@ use crate::config;
 use crate::config::source::{Source, from_names};
 use crate::inject::{self, Delivery, InjectError, Options};
 use crate::learn::unified;
+use crate::stderr;
 use crate::variables::Runtime;
 
 /// The longest text in octets.
@@ -33,7 +34,7 @@ fn refused(error: InjectError) -> Failure {
 fn added(text: &str, args: &InjectArgs) -> Result<String, Failure> {
     let options = options(args)?;
     let injected = inject::add(text, args.format, &options).map_err(refused)?;
-    injected.warnings.iter().for_each(|warning| eprintln!("egret: warning: {warning}"));
+    injected.warnings.iter().for_each(|warning| stderr::say(format_args!("warning: {warning}")));
     Ok(injected.text)
 }
 

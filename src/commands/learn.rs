@@ -15,13 +15,14 @@ use crate::evidence::Evidence;
 use crate::learn::{self, Learner, Learnt};
 use crate::replay::counted;
 use crate::run;
+use crate::stderr;
 
 /// Exit 0 with a proposal, 1 if the journals hold nothing to learn from.
 pub(crate) fn learn(args: &LearnArgs) -> Outcome {
     let base = args.base.as_deref().map(Base::read).transpose()?;
     let evidence = Evidence::read(&args.journals).map_err(Failure::Environment)?;
     if evidence.events == 0 {
-        eprintln!("egret: nothing to learn: no connection or request is in the journals");
+        stderr::say(format_args!("nothing to learn: no connection or request is in the journals"));
         return Err(Failure::Negative);
     }
     let policy = base.as_ref().map(|base| &base.policy);
@@ -29,7 +30,7 @@ pub(crate) fn learn(args: &LearnArgs) -> Outcome {
     let learnt = learner.learn(&evidence);
     let left_out = counted(learnt.left_out.len() as u64, "destination");
     let learnt_from = counted(evidence.events, "event");
-    eprintln!("egret: learnt {} from {learnt_from}; left out {left_out}", counted(learnt.rules.len() as u64, "rule"));
+    stderr::say(format_args!("learnt {} from {learnt_from}; left out {left_out}", counted(learnt.rules.len() as u64, "rule")));
     match (args.output, &base) {
         (Output::Json, _) => print_json(&learn::json(&learnt, &evidence)),
         (Output::Text, None) => whole(&learnt, &evidence),
@@ -41,9 +42,9 @@ fn whole(learnt: &Learnt, evidence: &Evidence) -> Outcome {
     let (policy, line) = learn::policy(learnt, evidence);
     print(&policy)?;
     if learnt.rules.is_empty() {
-        eprintln!("egret: nothing can be vouched for yet: what was left out stands at the end of the policy");
+        stderr::say(format_args!("nothing can be vouched for yet: what was left out stands at the end of the policy"));
     } else {
-        eprintln!("egret: to enforce, change `mode: audit` to `mode: enforce` in line {line}");
+        stderr::say(format_args!("to enforce, change `mode: audit` to `mode: enforce` in line {line}"));
     }
     Ok(())
 }
@@ -64,11 +65,11 @@ impl Base {
     /// Prints the difference that adds what was learnt.
     fn change(&self, learnt: &Learnt) -> Outcome {
         for left in &learnt.left_out {
-            eprintln!("egret: left out {}: {}", left.destination, left.mark);
+            stderr::say(format_args!("left out {}: {}", left.destination, left.mark));
         }
         if learnt.rules.is_empty() {
             let rest = if learnt.left_out.is_empty() { "everything that was seen" } else { "everything else" };
-            eprintln!("egret: the base admits {rest}");
+            stderr::say(format_args!("the base admits {rest}"));
             return Ok(());
         }
         let lines: Vec<RuleLine> = learnt.rules.iter().map(|learn| learn.line.clone()).collect();

@@ -74,6 +74,8 @@ fn the_rest_of_the_program_is_on_the_page_too() {
     for (file, constant, text) in [
         ("src/journal.rs", "QUEUE: usize = 4096", "| journal queue | 4,096 events |"),
         ("src/journal.rs", "FINISH: Duration = Duration::from_secs(2)", "2 s for the journal"),
+        ("src/stderr.rs", "MOST: usize = 64 * 1024", "| messages for stderr | 64 KiB that wait |"),
+        ("src/stderr.rs", "FINISH: Duration = Duration::from_secs(1)", "1 s for stderr"),
         ("src/run.rs", "CLOSING: Duration = Duration::from_secs(2)", "2 s for records of live connections"),
         ("src/discovery.rs", "MAX_DESTINATIONS: usize = 2048", "| discovery table | 2,048 destinations |"),
         ("src/admin.rs", "CONNECTIONS: usize = 32", "| admin port | 32 connections, 5 s for a head of 16 KiB, 60 s for all |"),

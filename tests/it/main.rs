@@ -6,6 +6,8 @@
 //! python3-yaml, redis-tools, ruby, util-linux and wget, Node 24 and libraries for it, moto, boto3 and reqwest, and for the tests
 //! of the image what `cargo dist` builds (`.ci/run` has the commands); a test that misses one fails and names it.
 
+#![allow(clippy::print_stderr, reason = "a test that fails says what it saw")]
+
 mod support;
 
 mod names; // what a host name may look like (H)
@@ -55,6 +57,7 @@ mod lifecycle; // start, drain, stop, small machines
 mod hostile; // journals, variables, signals and clients that mean harm (L, O, C, R)
 mod starvation; // too few descriptors, too little memory, nobody who answers or reads (R, O)
 mod soak; // good, bad, slow and vanishing clients for a while; then everything is as before
+mod shared; // stdout and stderr, which egret and its app share (O)
 mod launch; // `run -- CMD`: the app as egret's child
 mod confined; // `run -- CMD`: every connection and every name of the app is held to the policy
 mod abuse_table; // docs/abuse.md and the tests agree

@@ -334,7 +334,7 @@ pub(crate) fn is_possible() -> bool {
 #[track_caller]
 pub(crate) fn not_tested(why: &str) {
     assert!(std::env::var_os("EGRET_TEST_ALL").is_none(), "not tested: {why}");
-    eprintln!("\n*** NOT TESTED: {why} ***\n");
+    drop(writeln!(std::io::stderr(), "\n*** NOT TESTED: {why} ***\n"));
 }
 
 /// Records what it is asked, and lets through what [`verdict`] says.

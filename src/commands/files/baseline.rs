@@ -17,6 +17,7 @@ use super::{counts, told, trees};
 use crate::cli::files::BaselineArgs;
 use crate::cli::{Failure, Outcome};
 use crate::files::trusted;
+use crate::stderr;
 
 /// How many paths are named before the rest is counted.
 const NAMED: usize = 100;
@@ -33,10 +34,10 @@ pub(super) fn baseline(args: &BaselineArgs) -> Outcome {
     tell(&missing);
     tell(&holes);
     if !missing.is_empty() || !(holes.is_empty() || args.allow_unreadable) {
-        eprintln!(
-            "egret: no manifest is written, as it would say nothing of these: make them readable, leave them out with \
+        stderr::say(format_args!(
+            "no manifest is written, as it would say nothing of these: make them readable, leave them out with \
              --ignore, or write it without them with --allow-unreadable"
-        );
+        ));
         return Err(Failure::Negative);
     }
     let view = if args.local { found.view } else { found.view.portable() };
@@ -57,17 +58,17 @@ fn options() -> Options {
 fn leave_out(view: &mut View, own: Vec<Vec<u8>>) {
     for path in own {
         if view.entries.remove(path.as_slice()).is_some() {
-            eprintln!("egret: {} is left out: this command writes it", escape(&path));
+            stderr::say(format_args!("{} is left out: this command writes it", escape(&path)));
         }
     }
 }
 
 fn tell_left_out(found: &Scan) {
     for (path, _) in found.uncovered.iter().filter(|(_, why)| **why == Uncovered::Kernel) {
-        eprintln!("egret: {} is left out: it holds the kernel's state, not files", escape(path));
+        stderr::say(format_args!("{} is left out: it holds the kernel's state, not files", escape(path)));
     }
     if found.excluded > 0 {
-        eprintln!("egret: {} left out by --ignore", crate::replay::counted(found.excluded, "file"));
+        stderr::say(format_args!("{} left out by --ignore", crate::replay::counted(found.excluded, "file")));
     }
 }
 
@@ -85,9 +86,9 @@ fn holes(roots: &Roots, found: &Scan) -> (BTreeMap<Vec<u8>, String>, BTreeMap<Ve
 
 fn tell(holes: &BTreeMap<Vec<u8>, String>) {
     for (path, why) in holes.iter().take(NAMED) {
-        eprintln!("egret: {}: {why}", escape(path));
+        stderr::say(format_args!("{}: {why}", escape(path)));
     }
     if holes.len() > NAMED {
-        eprintln!("egret: and {} more", holes.len() - NAMED);
+        stderr::say(format_args!("and {} more", holes.len() - NAMED));
     }
 }

@@ -11,6 +11,7 @@ use crate::cli::files::ExpectArgs;
 use crate::cli::{Failure, Outcome};
 use crate::config;
 use crate::replay::counted;
+use crate::stderr;
 
 /// Exit 0 with a set of changes; 1 without one if the manifests are equal, or do not say what content shall be there.
 pub(super) fn expect(args: &ExpectArgs) -> Outcome {
@@ -23,13 +24,13 @@ pub(super) fn expect(args: &ExpectArgs) -> Outcome {
     let (old, new) = (load(&args.old, None, None)?, load(&args.new, None, None)?);
     let expected = Expected::between(&old.view, &new.view, from, until);
     if expected.entries.is_empty() {
-        eprintln!("egret: nothing to expect: the manifests are equal");
+        stderr::say(format_args!("nothing to expect: the manifests are equal"));
         return Err(Failure::Negative);
     }
     let unknown: Vec<String> = expected.without_content().map(|path| escape(path)).collect();
     if !unknown.is_empty() {
-        eprintln!("egret: {} has no hash of what shall be there, so nobody can approve of it:", args.new.display());
-        unknown.iter().for_each(|path| eprintln!("egret: {path}"));
+        stderr::say(format_args!("{} has no hash of what shall be there, so nobody can approve of it:", args.new.display()));
+        unknown.iter().for_each(stderr::say);
         return Err(Failure::Negative);
     }
     output.write(&expected.write(), &counted(expected.entries.len() as u64, "expected change"))

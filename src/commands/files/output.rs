@@ -12,6 +12,7 @@ use crate::cli::files::Destination;
 use crate::cli::{Failure, Outcome};
 use crate::commands::print;
 use crate::files::signature::{Signer, beside};
+use crate::stderr;
 
 /// Where a text is to go.
 pub(super) struct Output {
@@ -41,7 +42,7 @@ impl Output {
         let Some(file) = &self.file else { return print(text) };
         self.to_file(file, text).map_err(Failure::Environment)?;
         let signed = if self.signer.is_some() { ", signed" } else { "" };
-        eprintln!("egret: {}: {what}{signed}", file.display());
+        stderr::say(format_args!("{}: {what}{signed}", file.display()));
         Ok(())
     }
 

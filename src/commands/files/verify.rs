@@ -19,6 +19,7 @@ use crate::cli::{Failure, Outcome};
 use crate::config;
 use crate::config::source::{self, Source};
 use crate::files::trusted::Trusted;
+use crate::stderr;
 
 /// ENOENT: of a root that it is gone, which is a difference and no gap.
 const GONE: Uncovered = Uncovered::Unreadable(2);
@@ -90,12 +91,12 @@ fn differences(with: &With, trusted: &Trusted, roots: &Roots, there: &View) -> V
     let is_own = |found: &Difference| found.change == Change::Created && own.iter().any(|path| **path == *found.path);
     let (own, found): (Vec<_>, Vec<_>) = roots.differences(&trusted.view, there).into_iter().partition(is_own);
     for difference in own {
-        eprintln!("egret: {} is left out: it is what the files are compared with", escape(&difference.path));
+        stderr::say(format_args!("{} is left out: it is what the files are compared with", escape(&difference.path)));
     }
     let now = now().0;
     if let Some(expected) = trusted.expected.as_ref().filter(|expected| !expected.is_in_force(now)) {
         let when = if now < expected.until { "yet" } else { "any more" };
-        eprintln!("egret: what was expected to change is not approved {when}");
+        stderr::say(format_args!("what was expected to change is not approved {when}"));
     }
     let expected = trusted.expected.as_ref();
     let allowed = |found: &Difference| expected.is_some_and(|expected| expected.allows(found, now));

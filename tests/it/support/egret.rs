@@ -5,6 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +46,8 @@ pub(crate) struct EgretBuilder {
     enter: Vec<OsString>,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    sockets: bool,
+    unread: [bool; 2],
 }
 
 /// A running `egret run`.
@@ -55,7 +59,12 @@ pub(crate) struct Egret {
     enter: Vec<OsString>,
     stdout: Arc<Seen<String>>,
     stderr: Arc<Seen<String>>,
+    /// What nobody reads yet, and where its lines are to be collected.
+    unread: Mutex<Vec<(Reader, Arc<Seen<String>>)>>,
 }
+
+/// The other end of stdout, or of stderr.
+type Reader = Box<dyn Read + Send>;
 
 impl Egret {
     /// An egret whose policy is this text, in a file of its own.
@@ -76,6 +85,8 @@ impl Egret {
             enter: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
+            sockets: false,
+            unread: [false; 2],
         }
     }
 
@@ -222,6 +233,12 @@ impl Egret {
         status
     }
 
+    /// Reads from now on what was left unread.
+    pub(crate) fn read(&self) {
+        let unread = std::mem::take(&mut *self.unread.lock().unwrap_or_else(PoisonError::into_inner));
+        unread.into_iter().for_each(|(reader, lines)| collect(reader, lines));
+    }
+
     /// The numbers of the processes that it started, or adopted, if it lives.
     fn apps(&self) -> Vec<String> {
         if !matches!(self.child().try_wait(), Ok(None)) {
@@ -291,6 +308,16 @@ impl EgretBuilder {
         self
     }
 
+    /// Sockets instead of pipes as stdout and stderr, as under systemd: they can't be opened anew.
+    pub(crate) fn sockets(self) -> Self {
+        Self { sockets: true, ..self }
+    }
+
+    /// Nobody reads stderr, and stdout if that is said, until the test wants it.
+    pub(crate) fn unread(self, stdout_too: bool) -> Self {
+        Self { unread: [stdout_too, true], ..self }
+    }
+
     /// The directory that holds the policy, for files that must lie beside it.
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
@@ -305,10 +332,25 @@ impl EgretBuilder {
 
     /// Starts egret and waits for nothing: it may be meant to fail, or to write its journal elsewhere.
     pub(crate) fn spawn(self) -> Egret {
-        let mut child = self.command().spawn().expect("egret starts");
-        let stdout = follow(child.stdout.take());
-        let stderr = follow(child.stderr.take());
-        Egret { pid: child.id(), child: Mutex::new(child), home: self.home, enter: self.enter, stdout, stderr }
+        let mut command = self.command();
+        let sockets = self.sockets.then(|| [socket(), socket()]);
+        if let Some([(_, stdout), (_, stderr)]) = &sockets {
+            let [stdout, stderr] = [stdout, stderr].map(|end| end.try_clone().expect("descriptors are free"));
+            command.stdout(stdout).stderr(stderr);
+        }
+        let mut child = command.spawn().expect("egret starts");
+        // Its ends are its own alone.
+        drop(command);
+        let readers: [Reader; 2] = match sockets {
+            Some(sockets) => sockets.map(|(reader, _)| Box::new(reader) as Reader),
+            None => [Box::new(child.stdout.take().expect("piped")), Box::new(child.stderr.take().expect("piped"))],
+        };
+        let [stdout, stderr] = [(); 2].map(|()| Arc::new(Seen::new()));
+        let streams = readers.into_iter().zip([&stdout, &stderr].map(Arc::clone)).zip(self.unread);
+        let (unread, read): (Vec<_>, Vec<_>) = streams.partition(|(_, is_unread)| *is_unread);
+        read.into_iter().for_each(|((reader, lines), _)| collect(reader, lines));
+        let unread = Mutex::new(unread.into_iter().map(|(stream, _)| stream).collect());
+        Egret { pid: child.id(), child: Mutex::new(child), home: self.home, enter: self.enter, stdout, stderr, unread }
     }
 
     fn command(&self) -> Command {
@@ -341,16 +383,24 @@ fn policy_file(home: &TempDir) -> PathBuf {
 
 /// Collects the lines of a pipe.
 pub(crate) fn follow(pipe: Option<impl Read + Send + 'static>) -> Arc<Seen<String>> {
-    let pipe = pipe.expect("the output is piped");
     let lines = Arc::new(Seen::new());
-    let filled = Arc::clone(&lines);
+    collect(pipe.expect("the output is piped"), Arc::clone(&lines));
+    lines
+}
+
+fn collect(pipe: impl Read + Send + 'static, lines: Arc<Seen<String>>) {
     thread::spawn(move || {
         for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-            filled.push(String::from_utf8_lossy(&line).into_owned());
+            lines.push(String::from_utf8_lossy(&line).into_owned());
         }
-        filled.complete();
+        lines.complete();
     });
-    lines
+}
+
+/// The two ends of a socket: the test's and the program's.
+fn socket() -> (UnixStream, OwnedFd) {
+    let (ours, its) = UnixStream::pair().expect("descriptors are free");
+    (ours, its.into())
 }
 
 /// One GET by a program in another network.
