@@ -5,13 +5,15 @@ pub(crate) mod files;
 pub(crate) mod flows;
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::time::SystemTime;
 
 use egret_policy::{Denial, Effect, Host, Rule, Target, UnixTime};
-use egret_proxy::{Decision, NameRecord, Record, RequestRecord};
+use egret_proxy::{Decision, NameRecord, Process, Record, RequestRecord};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use self::files::PathFields;
 use crate::confinement::Confinement;
 use crate::moment::Moment;
 
@@ -92,6 +94,9 @@ pub(crate) struct Reload {
 const MAX_TEXT: usize = 200;
 /// The longest error in an event.
 const MAX_ERROR: usize = 4_000;
+/// The longest path of a program in a record, in characters, and in octets where it is no UTF-8: short enough for a line that a pipe
+/// takes as one piece, however it is spelt.
+const MAX_EXE: usize = 500;
 
 /// At most so many characters of a text.
 pub(crate) fn shortened(text: &str, most: usize) -> String {
@@ -173,6 +178,24 @@ struct Line<'a, T> {
     fields: T,
 }
 
+/// A confined program; nothing of others.
+#[derive(Default, Serialize)]
+struct Caller {
+    pid: Option<u32>,
+    exe: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe_raw: Option<String>,
+    uid: Option<u32>,
+}
+
+impl From<&Process> for Caller {
+    fn from(process: &Process) -> Self {
+        let path = process.executable.as_ref().map(|path| PathFields::shortened(path.as_os_str().as_bytes(), MAX_EXE));
+        let (exe, exe_raw) = path.map_or((None, None), |path| (Some(path.path), path.path_raw));
+        Self { pid: Some(process.pid), exe, exe_raw, uid: Some(process.uid) }
+    }
+}
+
 #[derive(Serialize)]
 struct Connection<'a> {
     id: String,
@@ -182,9 +205,8 @@ struct Connection<'a> {
     role: &'a str,
     via: Option<&'static str>,
     client: Option<SocketAddr>,
-    pid: Option<u32>,
-    exe: Option<&'a str>,
-    uid: Option<u32>,
+    #[serde(flatten)]
+    caller: Caller,
     host: Option<String>,
     port: Option<u16>,
     sni: Option<&'a str>,
@@ -210,9 +232,8 @@ struct NameFields<'a> {
     role: &'a str,
     name: &'a str,
     kind: &'a str,
-    pid: Option<u32>,
-    exe: Option<&'a str>,
-    uid: Option<u32>,
+    #[serde(flatten)]
+    caller: Caller,
     detail: &'a str,
     policy: &'a str,
 }
@@ -311,9 +332,7 @@ fn connection(record: &Record) -> Connection<'_> {
         role: &record.role,
         via: record.via.map(egret_proxy::Via::as_str),
         client: record.client,
-        pid: record.process.as_ref().map(|process| process.pid),
-        exe: record.process.as_ref().and_then(|process| process.executable.as_deref()),
-        uid: record.process.as_ref().map(|process| process.uid),
+        caller: record.process.as_ref().map(Caller::from).unwrap_or_default(),
         host: host(record.target.as_ref()),
         port: record.target.as_ref().map(|target| target.port),
         sni: record.sni.as_deref(),
@@ -363,9 +382,7 @@ fn name(record: &NameRecord) -> NameFields<'_> {
         role: &record.role,
         name: &record.name,
         kind: &record.kind,
-        pid: record.process.as_ref().map(|process| process.pid),
-        exe: record.process.as_ref().and_then(|process| process.executable.as_deref()),
-        uid: record.process.as_ref().map(|process| process.uid),
+        caller: record.process.as_ref().map(Caller::from).unwrap_or_default(),
         detail: &record.denial.detail,
         policy: &record.policy,
     }

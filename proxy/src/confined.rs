@@ -11,6 +11,7 @@ mod names;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,8 +42,8 @@ use crate::wire::http;
 pub struct Process {
     /// As numbered where egret runs.
     pub pid: u32,
-    /// The executable, where it could be read and is UTF-8.
-    pub executable: Option<String>,
+    /// The executable, where it could be read.
+    pub executable: Option<PathBuf>,
     /// The effective user.
     pub uid: u32,
 }
@@ -233,9 +234,10 @@ impl Case {
     }
 }
 
-/// Nobody who is confined gives a proxy user, or comes to a proxy port.
+/// Nobody who is confined gives a proxy user, or comes to a proxy port. A path that is not UTF-8 is none that a policy could name.
 fn role_of(policy: &Policy, process: Option<&Process>) -> RoleId {
-    policy.role_of(Asker { user: None, executable: process.and_then(|process| process.executable.as_deref()), port: 0 })
+    let executable = process.and_then(|process| process.executable.as_deref()?.to_str());
+    policy.role_of(Asker { user: None, executable, port: 0 })
 }
 
 fn literal(destination: SocketAddr, role: RoleId) -> Request {

@@ -270,8 +270,7 @@ fn process_of(reply: &Reply) -> Option<Process> {
 }
 
 fn process(process: egret_confine::Process) -> Process {
-    let executable = process.exe.and_then(|path| path.into_os_string().into_string().ok());
-    Process { pid: process.pid, executable, uid: process.uid }
+    Process { pid: process.pid, executable: process.exe, uid: process.uid }
 }
 
 /// What connect(2) says of a refusal: what a firewall of the same machine would.

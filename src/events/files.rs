@@ -13,7 +13,7 @@ use egret_inotify_fim::watch::{Certainty, Source, Suspect};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::rfc3339;
+use super::{rfc3339, shortened};
 use crate::files::words;
 
 /// A path, and its octets where they are no UTF-8.
@@ -22,6 +22,16 @@ pub(crate) struct PathFields {
     pub(crate) path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) path_raw: Option<String>,
+}
+
+impl PathFields {
+    /// At most so many characters of it, and so many of its octets.
+    pub(crate) fn shortened(path: &[u8], most: usize) -> Self {
+        let Self { path: text, .. } = path.into();
+        let is_text = str::from_utf8(path).is_ok();
+        let path_raw = (!is_text).then(|| STANDARD.encode(&path[..path.len().min(most)]));
+        Self { path: shortened(&text, most), path_raw }
+    }
 }
 
 impl From<&[u8]> for PathFields {

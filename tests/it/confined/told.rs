@@ -1,6 +1,11 @@
 //! Text that a confined app chooses: names of programs, names for DNS. The journal tells them, each inside its own field.
 
-use super::{POLICY, run};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::{POLICY, app, python_words, run};
+use crate::support::Outside;
 
 /// Controls, ends of lines, and what turns the direction of text.
 fn steers(c: char) -> bool {
@@ -54,4 +59,40 @@ for number, text in enumerate(texts):
     }
     assert!(scene.egret.events("forged").is_empty() && scene.egret.records().is_empty());
     scene.outside.only(&[], &[]);
+}
+
+#[test]
+fn o66_a_program_whose_path_is_no_text_is_told_all_the_same_and_has_no_role() {
+    let Some(outside) = Outside::new() else { return };
+    let folder = outside.home().display().to_string();
+    // A role for what the name looks like when it is told.
+    let policy = format!(
+        "roles: {{ look: {{ exe: '{folder}/a\\xff/sh' }} }}\negress: {{ allow: [{{ to: 'good.test:80', for: [look] }}] }}\n"
+    );
+    let script = r#"
+import shutil
+for name in ("a\udcff", "a\\xff"):
+    program = os.path.join(os.environ["HOME"], name, "sh")
+    os.mkdir(os.path.dirname(program))
+    shutil.copy("/bin/bash", program)
+    for host in ("45.0.0.66", "good.test"):
+        print("ran", subprocess.run([program, "-c", f"exec 3<>/dev/tcp/{host}/80"]).returncode)
+"#;
+    let egret = app(&outside, outside.egret(&policy), &python_words(script)).start();
+    assert_eq!(egret.wait_exit().code(), Some(0), "{}", egret.stderr());
+    let (escaped, raw) = (format!("{folder}/a\\xff/sh"), [folder.as_bytes(), b"/a\xff/sh"].concat());
+    let told = |event: &Value| {
+        let octets = event["exe_raw"].as_str().map(|raw| STANDARD.decode(raw).expect("base64"));
+        (event["host"].clone(), event["role"].clone(), event["exe"].clone(), octets)
+    };
+    let expected = [("45.0.0.66", "default", true), ("45.0.0.66", "look", false), ("good.test", "look", false)];
+    let expected =
+        expected.map(|(host, role, is_raw)| (host.into(), role.into(), (*escaped).into(), is_raw.then(|| raw.clone())));
+    assert_eq!(egret.wait_records(3).iter().map(told).collect::<Vec<_>>(), expected);
+    let names = egret.events("name");
+    assert!(!names.is_empty(), "the name does not exist for whoever has another role");
+    for name in names {
+        let (_, role, exe, octets) = told(&name);
+        assert_eq!((role, exe, octets), ("default".into(), (*escaped).into(), Some(raw.clone())), "{name:#}");
+    }
 }
