@@ -166,7 +166,8 @@ impl Holders {
         if Some(&mounts) == self.mounts.as_ref() {
             return None;
         }
-        let groups = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+        let groups = fs::read(process.join("cgroup")).unwrap_or_default();
+        let groups = String::from_utf8_lossy(&groups);
         let group = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).find(|group| group.len() > 1);
         let name = group.map_or_else(|| mounts.display().to_string(), str::to_owned);
         Some(name.chars().take(LONGEST_NAME).collect())
@@ -181,8 +182,8 @@ fn after(began: Instant) -> Instant {
 
 /// The twenty-second field of stat (proc_pid_stat(5)); the name before it may hold anything.
 fn started(process: &Path) -> Option<u64> {
-    let stat = fs::read_to_string(process.join("stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+    let stat = fs::read(process.join("stat")).ok()?;
+    String::from_utf8_lossy(&stat).rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
 }
 
 #[cfg(test)]

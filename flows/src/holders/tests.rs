@@ -24,13 +24,13 @@ impl Proc {
         symlink(exe, process.join("exe")).unwrap();
         symlink("/dev/null", process.join("fd/0")).unwrap();
         self.write(pid, "cgroup", "0::/ecs/app\n");
-        self.write(pid, "stat", &format!("{pid} (a) b) S 1{} 777 0\n", " 0".repeat(17)));
+        self.write(pid, "stat", format!("{pid} (a) b) S 1{} 777 0\n", " 0".repeat(17)));
         for inode in sockets {
             symlink(format!("socket:[{inode}]"), process.join(format!("fd/{}", 3 + inode))).unwrap();
         }
     }
 
-    fn write(&self, pid: u32, file: &str, text: &str) {
+    fn write(&self, pid: u32, file: &str, text: impl AsRef<[u8]>) {
         fs::write(self.0.path().join(pid.to_string()).join(file), text).unwrap();
     }
 
@@ -50,6 +50,16 @@ fn holders_are_found_with_what_they_run_and_where() {
     assert_eq!(of(71), of(70));
     assert_eq!(of(80), Some((8, "/bin/b".into(), Some("/ecs/app".into()))));
     assert_eq!(of(90), None);
+}
+
+#[test]
+fn a_process_whose_name_is_no_text_is_found_all_the_same() {
+    let proc = Proc::new();
+    proc.add(7, "/bin/a", "mnt:[2]", &[70]);
+    proc.write(7, "stat", [b"7 (\xff) ) S 1", " 0".repeat(17).as_bytes(), b" 777 0\n"].concat());
+    proc.write(7, "cgroup", b"0::/\xff\n");
+    let found = proc.holders().look([70]);
+    assert_eq!((found[&70].pid, found[&70].container.as_deref()), (7, Some("/\u{fffd}")));
 }
 
 #[test]
@@ -79,7 +89,7 @@ fn a_number_that_was_given_again_is_another_process() {
     let mut holders = proc.holders();
     let before = holders.look([70]).remove(&70).unwrap();
     assert!(Arc::ptr_eq(&before, &holders.look([70])[&70]), "it is kept while the process lives");
-    proc.write(7, "stat", &format!("7 (a) S 1{} 778 0\n", " 0".repeat(17)));
+    proc.write(7, "stat", format!("7 (a) S 1{} 778 0\n", " 0".repeat(17)));
     assert!(!Arc::ptr_eq(&before, &holders.look([70])[&70]));
 }
 
