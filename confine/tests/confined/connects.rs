@@ -1,6 +1,6 @@
 //! Honest programs notice nothing.
 
-use crate::yard::{Ground, confined, ground, is_possible, not_tested, unconfined};
+use crate::yard::{Ground, confined, confined_often, ground, is_possible, not_tested, unconfined};
 
 #[test]
 fn the_tap_sees_what_leaves() {
@@ -364,14 +364,17 @@ for command in (["curl", "-s", "--http0.9", "http://203.0.113.7/"], ["node", "-e
 }
 
 /// The program ends, or becomes another, while a connect of it is looked at.
+/// 4,000 processes end or change, each in the middle of two or three connects, so that there are 10,000 of those; a process takes
+/// its time to start.
 #[test]
 fn test_21_an_end_or_another_program_in_the_middle_of_a_connect() {
     if !is_possible() {
         return;
     }
-    let ran = confined(
+    let ran = confined_often(
+        4000,
         r#"
-for number in range(200):
+for number in range(ATTEMPTS):
     if os.fork() == 0:
         for to in (GOOD, EVIL): threading.Thread(target=lambda to=to: outcome(tcp().connect, to), daemon=True).start()
         if number % 4 == 0: os._exit(0)

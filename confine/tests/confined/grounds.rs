@@ -4,14 +4,14 @@ use crate::yard::{Ground, all_again, confined, ground, is_possible};
 
 #[test]
 fn all_again_under_a_profile() {
-    // The profile refuses unshare, which these need.
-    all_again("profile", &["test_21", "test_23"]);
+    // The profile refuses unshare, which these two need.
+    all_again("profile", &["connects::test_21_whoever_starts_whom", "privileges::test_23"]);
 }
 
 #[test]
 fn all_again_as_root() {
     // Root has privileges, hides nothing from itself by hiding, and has a name that some controls don't expect.
-    all_again("root", &["test_22", "test_24_an_app"]);
+    all_again("root", &["privileges::test_22_no_new_privileges", "bypasses::test_24_an_app"]);
 }
 
 /// Without Landlock and without waiting for fatal signals only. What those are needed for is not asked of it.

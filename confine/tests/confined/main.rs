@@ -9,6 +9,8 @@ mod datagrams;
 mod executions;
 mod grounds;
 mod names;
+mod outside;
+mod privileges;
 mod races;
 mod supervision;
 mod unix;

@@ -23,3 +23,22 @@ def tcp(family=socket.AF_INET):
 def greeting(connected):
     """The destination that whoever answers was told of."""
     return connected.makefile().readline().strip()
+
+
+def outside():
+    """Somebody who is not confined: does what is asked of them to the supervisor."""
+    s = socket.socket(socket.AF_UNIX); s.connect("outside.sock"); lines = s.makefile("rw")
+    def ask(word):
+        lines.write(f"{word} {os.environ['SUPERVISOR']}\n"); lines.flush(); return lines.readline().strip()
+    return ask
+
+
+def supervisors_threads():
+    """Their names."""
+    tasks, names = f"/proc/{os.environ['SUPERVISOR']}/task", []
+    for tid in os.listdir(tasks):
+        try:
+            names.append(open(f"{tasks}/{tid}/comm").read().strip())
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return names

@@ -5,6 +5,7 @@ Runs the command; afterwards DIRECTORY/leaks has one line for each packet that t
 the command ended.
 """
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -80,10 +81,51 @@ def run_a_runtime(directory):
         threading.Thread(target=attend, args=[server], daemon=True).start()
 
 
+def count_descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def stop(pid):
+    """Stops a process, and returns when none of its threads runs any more."""
+    os.kill(pid, signal.SIGSTOP)
+    stats = lambda: (open(f"/proc/{pid}/task/{tid}/stat").read() for tid in os.listdir(f"/proc/{pid}/task"))
+    while not all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats()):
+        time.sleep(0.01)
+    return "stopped"
+
+
+def resume(pid):
+    os.kill(pid, signal.SIGCONT)
+    return "resumed"
+
+
+def act_from_outside(directory):
+    """Does on demand what only somebody outside the confinement may do to a process: one line for each, a word and a number."""
+    deeds = {"count": count_descriptors, "stop": stop, "resume": resume}
+
+    def attend(client):
+        with client, client.makefile("rw") as lines:
+            for line in lines:
+                word, pid = line.split()
+                lines.write(f"{deeds[word](int(pid))}\n")
+                lines.flush()
+
+    def listen(server):
+        while True:
+            threading.Thread(target=attend, args=[server.accept()[0]], daemon=True).start()
+
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(f"{directory}/outside.sock")
+    os.chmod(f"{directory}/outside.sock", 0o666)
+    server.listen()
+    threading.Thread(target=listen, args=[server], daemon=True).start()
+
+
 def main():
     directory, command = sys.argv[1], sys.argv[2:]
     lay_out()
     run_a_runtime(directory)
+    act_from_outside(directory)
     if os.path.exists(f"{directory}/ports"):
         with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", "w") as first:
             first.write("0")

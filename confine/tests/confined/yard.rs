@@ -96,6 +96,13 @@ pub(crate) fn unconfined(python: &str) -> Outcome {
     run(false, &["/usr/bin/python3", "-c", &with_prelude(python)])
 }
 
+/// Runs a Python program confined that tries something `ATTEMPTS` times: so many without any privilege, and a tenth of it on other
+/// grounds, which have the same code run.
+pub(crate) fn confined_often(attempts: u32, python: &str) -> Outcome {
+    let attempts = if ground() == Ground::Plain { attempts } else { attempts / 10 };
+    confined(&python.replace("ATTEMPTS", &attempts.to_string()))
+}
+
 /// Runs a Python program confined on this ground.
 pub(crate) fn confined_on(ground: Ground, python: &str) -> Outcome {
     run_on(ground, true, &["/usr/bin/python3", "-c", &with_prelude(python)])
@@ -271,8 +278,28 @@ pub(crate) fn is_root() -> bool {
 }
 
 pub(crate) fn with_prelude(python: &str) -> String {
-    format!("{}\n{python}", include_str!("prelude.py"))
+    let numbers = NUMBERS.map(|(name, number)| format!("    {name} = {number}\n")).concat();
+    format!("{}\nclass SYS:\n{numbers}\n{python}", include_str!("prelude.py"))
 }
+
+/// Numbers of calls that Python has no function for, on this architecture.
+const NUMBERS: [(&str, libc::c_long); 15] = [
+    ("add_key", libc::SYS_add_key),
+    ("clone", libc::SYS_clone),
+    ("io_uring_enter", libc::SYS_io_uring_enter),
+    ("io_uring_register", libc::SYS_io_uring_register),
+    ("io_uring_setup", libc::SYS_io_uring_setup),
+    ("ioprio_set", libc::SYS_ioprio_set),
+    ("keyctl", libc::SYS_keyctl),
+    ("pidfd_getfd", libc::SYS_pidfd_getfd),
+    ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+    ("connect", libc::SYS_connect),
+    ("request_key", libc::SYS_request_key),
+    ("seccomp", libc::SYS_seccomp),
+    ("tgkill", libc::SYS_tgkill),
+    ("tkill", libc::SYS_tkill),
+    ("userfaultfd", libc::SYS_userfaultfd),
+];
 
 /// A directory that everybody may read, with this binary in it: the one of the build may be out of others' reach.
 pub(crate) fn shared() -> &'static Path {
@@ -303,10 +330,15 @@ fn remove_what_others_left() {
 
 /// Compiles a C program to where everybody may run it.
 pub(crate) fn compile(name: &str, source: &str) -> PathBuf {
+    compile_with(name, source, &["-pthread"])
+}
+
+/// The same, with these options.
+pub(crate) fn compile_with(name: &str, source: &str, options: &[&str]) -> PathBuf {
     let program = shared().join(name);
     let code = shared().join(format!("{name}.c"));
     fs::write(&code, source).expect("a file");
-    let gcc = Command::new("gcc").args(["-O1", "-pthread", "-o"]).arg(&program).arg(&code).output().expect("gcc");
+    let gcc = Command::new("gcc").arg("-O1").args(options).arg("-o").arg(&program).arg(&code).output().expect("gcc");
     assert!(gcc.status.success(), "{}", String::from_utf8_lossy(&gcc.stderr));
     open_to_all(&program, 0o755);
     program
