@@ -72,9 +72,7 @@ impl Permit {
             Host::Name(_) => self.pinned,
         };
         if let Some(address) = self.pinned.filter(|pinned| !answers.contains(pinned)) {
-            // A rule in audit speaks of its name; only a policy in audit lets unlisted addresses through.
-            let mode = if self.policy.mode_at(self.now) == Mode::Audit { self.mode } else { Mode::Enforce };
-            self.obey(mode, not_of_name(&self.target, address).by(self.rule()))?;
+            self.obey(self.mode_for_others(), not_of_name(&self.target, address).by(self.rule()))?;
         }
         let candidates = literal.as_ref().map_or(answers, std::slice::from_ref);
         let candidates = &candidates[..candidates.len().min(MAX_ANSWERS)];
@@ -171,11 +169,12 @@ impl Permit {
             | (Protocol::Any, Flight::Http | Flight::Opaque | Flight::ServerFirst | Flight::Silent)
             | (Protocol::Http, Flight::Http) => Ok(()),
             (Protocol::Tls | Protocol::Any, Flight::Tls { sni, ech }) => self.confirm_sni(sni, *ech),
-            (Protocol::Tls | Protocol::Any, Flight::Malformed) => self.refuse_flight(
-                Reason::HelloMalformed,
-                "the ClientHello cannot be read",
-                "mend the client, or write `as: tcp`",
-            ),
+            (Protocol::Tls | Protocol::Any, Flight::Malformed) => {
+                let what = "the ClientHello cannot be read";
+                let denial = self.flight(Reason::HelloMalformed, what, "mend the client, or write `as: tcp`");
+                // It may name anybody: a rule in audit speaks of its own name.
+                self.obey(self.mode_for_others(), denial)
+            }
             (Protocol::Tls | Protocol::Http, Flight::Silent) => self.refuse_flight(
                 Reason::NoFirstFlight,
                 "the client showed nothing in time",
@@ -233,6 +232,11 @@ impl Permit {
         let Some(rule) = policy.deny_rule(&Request::new(target, self.role, self.now)) else { return Ok(()) };
         let denial = denied_by(rule, &format_args!("{} with SNI {shown}", self.target));
         self.obey(policy.mode_of(rule, self.now), denial)
+    }
+
+    /// How what no rule names is judged: a rule in audit speaks of its name, and only a policy in audit lets others through.
+    fn mode_for_others(&self) -> Mode {
+        if self.policy.mode_at(self.now) == Mode::Audit { self.mode } else { Mode::Enforce }
     }
 
     fn refuse_flight(&mut self, reason: Reason, what: &str, help: &str) -> Result<(), Denial> {

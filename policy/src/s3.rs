@@ -11,7 +11,8 @@ use crate::name::Name;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BucketPattern(Box<str>);
 
-/// Buckets, in these regions; no region means all.
+/// Buckets, in these regions; no region means all of the partition `aws`. In others (China, GovCloud) the same name may be
+/// somebody else's bucket: bucket names are unique in a partition (Amazon S3 user guide, "Bucket naming rules").
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct S3Rule {
     /// Bucket names, or `NAME-ACCOUNT` of an access point.
@@ -76,12 +77,18 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 
 impl S3Rule {
     /// Whether the name is a virtual-hosted name of one of the buckets, in one of the regions. A name without a
-    /// region (global, accelerated) is taken for `us-east-1`, whose endpoint it is.
+    /// region (global, accelerated) is taken for `us-east-1`, whose endpoint it is; in China there is none of the kind.
     #[must_use]
     pub fn matches(&self, name: &Name) -> bool {
         let Some(S3Host::Bucket { bucket, region }) = S3Host::of(name) else { return false };
-        let region = region.unwrap_or("us-east-1");
-        let in_region = self.regions.is_empty() || self.regions.iter().any(|r| **r == *region);
+        let is_of_china = name.as_str().ends_with(".cn");
+        let region = match region {
+            Some(region) if region.starts_with("cn-") == is_of_china => region,
+            None if !is_of_china => "us-east-1",
+            _ => return false,
+        };
+        let named = || self.regions.iter().any(|r| **r == *region);
+        let in_region = if self.regions.is_empty() { is_of_partition_aws(region) } else { named() };
         in_region && self.buckets.iter().any(|pattern| pattern.matches(bucket))
     }
 }
@@ -147,6 +154,10 @@ fn is_region(label: &str) -> bool {
     let number = parts.pop().is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
     let words = parts.iter().all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase()));
     number && words && parts.len() >= 2 && parts[0].len() == 2
+}
+
+fn is_of_partition_aws(region: &str) -> bool {
+    !["cn-", "us-gov-", "us-iso"].iter().any(|prefix| region.starts_with(prefix))
 }
 
 impl fmt::Display for BucketPattern {

@@ -1,6 +1,8 @@
 //! After the yes: what the client shows first. Its bytes stay with it; none has reached the upstream. Where a rule
 //! lets the server speak first, whoever speaks first ends the wait.
 
+use std::ops::RangeInclusive;
+
 use egret_policy::{Flight, Mode, Permit, Protocol, Sni};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -11,6 +13,12 @@ use crate::limits::Limits;
 use crate::record::Record;
 use crate::request;
 use crate::wire::http;
+
+/// The kind of a record that holds a hello, all kinds that there are, and the first half of every version (RFC 8446 section 5.1,
+/// RFC 6520 section 1).
+const HANDSHAKE: u8 = 0x16;
+const RECORDS: RangeInclusive<u8> = 0x14..=0x18;
+const TLS_MAJOR: u8 = 3;
 
 /// Whether the client may be silent for as long as a tunnel may: where the server may speak first.
 pub(crate) fn is_patient(permit: &Permit) -> bool {
@@ -39,7 +47,7 @@ pub(crate) async fn peek(client: &mut Client, upstream: &TcpStream, permit: &Per
     }
     match timeout(limits.first_flight, flight(client)).await {
         Ok(flight) => flight,
-        Err(_) if client.said.first() == Some(&0x16) => Ok(Flight::Malformed),
+        Err(_) if client.said.first() == Some(&HANDSHAKE) => Ok(Flight::Malformed),
         // It may yet become a request, and must not do so unseen; hyper waits for the rest and refuses what is none.
         Err(_) => Ok(Flight::Http),
     }
@@ -54,8 +62,11 @@ async fn spoke_first(upstream: &TcpStream, patient: bool) -> Result<Flight, Stop
 }
 
 async fn flight(client: &mut Client) -> Result<Flight, Stop> {
-    if client.said.first() == Some(&0x16) {
+    if client.said.first() == Some(&HANDSHAKE) {
         return request::hello(client).await;
+    }
+    if begins_with_another_record(client).await? {
+        return Ok(Flight::Malformed);
     }
     loop {
         match http::opens_request(&client.said) {
@@ -64,6 +75,18 @@ async fn flight(client: &mut Client) -> Result<Flight, Stop> {
             None => client.hear().await?,
         }
     }
+}
+
+/// Whether a record of TLS comes first in which no hello can be. Some servers pass over it, and read the hello behind it.
+async fn begins_with_another_record(client: &mut Client) -> Result<bool, Stop> {
+    while client.said.len() == 1 && is_of_another_kind(client.said[0]) {
+        client.hear().await?;
+    }
+    Ok(matches!(client.said[..], [kind, TLS_MAJOR, ..] if is_of_another_kind(kind)))
+}
+
+fn is_of_another_kind(record: u8) -> bool {
+    RECORDS.contains(&record) && record != HANDSHAKE
 }
 
 /// Notes what was shown.

@@ -249,9 +249,9 @@ fn t52_tls_of_another_kind_is_not_tls() {
     let cases = [
         ("DTLS", datagram, "hello_malformed"),
         ("QUIC", quic, "not_tls"),
-        ("a record before it", [&[0x17, 3, 3, 0, 1, 0][..], &whole].concat(), "not_tls"),
-        ("an alert before it", [&[0x15, 3, 3, 0, 2, 1, 0][..], &whole].concat(), "not_tls"),
-        ("a change of cipher before it", [&[0x14, 3, 3, 0, 1, 1][..], &whole].concat(), "not_tls"),
+        ("a record before it", [&[0x17, 3, 3, 0, 1, 0][..], &whole].concat(), "hello_malformed"),
+        ("an alert before it", [&[0x15, 3, 3, 0, 2, 1, 0][..], &whole].concat(), "hello_malformed"),
+        ("a change of cipher before it", [&[0x14, 3, 3, 0, 1, 1][..], &whole].concat(), "hello_malformed"),
         ("an octet before it", [&[0][..], &whole].concat(), "not_tls"),
         ("an empty line before it", [&b"\r\n"[..], &whole].concat(), "not_tls"),
         ("a PROXY line before it", [&b"PROXY TCP4 1.1.1.1 1.1.1.1 1 1\r\n"[..], &whole].concat(), "not_tls"),
@@ -259,6 +259,28 @@ fn t52_tls_of_another_kind_is_not_tls() {
     ];
     for (case, flight, reason) in cases {
         world.flight_denied(case, &world.at("allowed.test"), &flight, "confirm", reason);
+    }
+}
+
+/// Go's server, for one, passes over a warning, and reads the hello behind it.
+#[test]
+fn t52_nothing_hides_a_hello_from_rules_of_any_protocol() {
+    let whole = hello("evil.test");
+    for rule in [
+        "{ to: 'allowed.test:PORT', within: [127.0.0.0/8], as: any }",
+        "{ to: 'allowed.test:PORT', within: [127.0.0.0/8], mode: audit }",
+        "{ to: 'allowed.test:PORT', within: [127.0.0.0/8], as: any, mode: audit }",
+    ] {
+        let world = World::echo(&format!("egress:\n  allow: [{rule}]\n"));
+        for (case, record) in [
+            ("an alert", &[0x15, 3, 1, 0, 2, 1, 90][..]),
+            ("data", &[0x17, 3, 3, 0, 1, 0][..]),
+            ("a change of cipher", &[0x14, 3, 3, 0, 1, 1][..]),
+            ("a heartbeat", &[0x18, 3, 3, 0, 3, 1, 0, 0][..]),
+        ] {
+            let flight = [record, &whole].concat();
+            world.flight_denied(&format!("{case}, {rule}"), &world.at("allowed.test"), &flight, "confirm", "hello_malformed");
+        }
     }
 }
 

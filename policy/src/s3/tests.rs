@@ -38,6 +38,28 @@ fn names_without_a_region_belong_to_us_east_1() {
 }
 
 #[test]
+fn the_same_name_in_another_partition_is_another_bucket() {
+    let names = [
+        ("acme-reports.s3.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+        ("acme-reports.s3.us-gov-west-1.amazonaws.com", "us-gov-west-1"),
+        ("acme-reports.s3-fips.dualstack.us-gov-east-1.amazonaws.com", "us-gov-east-1"),
+    ];
+    for (host, region) in names {
+        assert!(!S3Rule { regions: vec![], ..rule() }.matches(&name(host)), "{host}");
+        assert!(S3Rule { regions: vec![region.into()], ..rule() }.matches(&name(host)), "{host}");
+    }
+    // What no partition has.
+    let all = ["eu-west-1", "us-east-1", "cn-north-1"].map(Box::from).to_vec();
+    for host in [
+        "acme-reports.s3.eu-west-1.amazonaws.com.cn",
+        "acme-reports.s3.amazonaws.com.cn",
+        "acme-reports.s3.cn-north-1.amazonaws.com",
+    ] {
+        assert!(!S3Rule { regions: all.clone(), ..rule() }.matches(&name(host)), "{host}");
+    }
+}
+
+#[test]
 fn other_buckets_regions_and_services_do_not() {
     for host in [
         "evil.s3.eu-west-1.amazonaws.com",
