@@ -15,7 +15,7 @@ use std::{fmt, thread};
 use crate::events::Event;
 use crate::stderr;
 use crate::stop::Stop;
-use crate::stream::{Patient, Unwritten, own, write_lines};
+use crate::stream::{Patient, Unwritten, own, write_in_background, write_lines};
 use clap::ValueEnum;
 
 /// Events that wait for the writer; at some 1 KiB each, about 4 MiB.
@@ -97,7 +97,10 @@ impl Journal {
         let losses = Arc::new(Losses { when_full, ..Losses::default() });
         let end = Arc::new(AtomicBool::new(false));
         let (mut lines, ending) = (Lines::new(Patient(sink), &losses), Arc::clone(&end));
-        let thread = thread::Builder::new().name("journal".into()).spawn(move || lines.write_all(&events, &ending))?;
+        let thread = thread::Builder::new().name("journal".into()).spawn(move || {
+            write_in_background();
+            lines.write_all(&events, &ending);
+        })?;
         let writer = Writer { thread, queue: queue.clone(), end, losses: Arc::clone(&losses) };
         Ok((Self { queue, losses }, writer))
     }

@@ -1,6 +1,6 @@
 //! The program around the members: it knows them all and decides nothing. `main` calls [`cli::main`].
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cli;
 pub mod config;

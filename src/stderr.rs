@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::events::shortened;
-use crate::stream::{Patient, own, write_lines};
+use crate::stream::{Patient, own, write_in_background, write_lines};
 
 /// What waits to be written, in octets; a single message may be longer.
 const MOST: usize = 64 * 1024;
@@ -55,7 +55,10 @@ impl Write for Tracing {
 /// There are no threads or descriptors left.
 pub(crate) fn begin() -> io::Result<()> {
     let stderr = own(io::stderr())?;
-    thread::Builder::new().name("stderr".into()).spawn(|| STDERR.write_to(Patient(stderr)))?;
+    thread::Builder::new().name("stderr".into()).spawn(|| {
+        write_in_background();
+        STDERR.write_to(Patient(stderr));
+    })?;
     STDERR.lock().has_writer = true;
     std::panic::set_hook(Box::new(panicked));
     Ok(())

@@ -11,6 +11,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+mod sys;
+
+pub(crate) use sys::write_in_background;
+
 /// What a pipe takes as one piece, whoever else writes to it: PIPE_BUF (pipe(7)).
 const WHOLE: usize = 4096;
 /// So often in a row somebody else may have been faster, before it is a descriptor that only seems to be writable.

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::egret::EgretBuilder;
 use crate::support::programs::require;
-use crate::support::{Egret, eventually, run_egret};
+use crate::support::{Egret, Program, eventually, run_egret};
 
 const HANGUP: i32 = 1;
 
@@ -169,6 +169,51 @@ fn o65_a_full_stderr_keeps_no_policy_from_being_read() {
     egret.read();
     assert_eq!(egret.stop().code(), Some(0), "{}", egret.stderr());
     assert!(egret.stderr().contains("egret: the policy was not reloaded"), "{}", egret.stderr());
+}
+
+/// Runs egret on a terminal whose foreground its app takes, with an order to stop whoever writes there from behind.
+const TERMINAL: &str = r#"
+import os, pty, sys
+APP = '''
+import os, signal, socket, sys, termios
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+os.setpgid(0, 0)
+os.tcsetpgrp(0, os.getpgid(0))
+modes = termios.tcgetattr(0)
+modes[3] |= termios.TOSTOP
+termios.tcsetattr(0, termios.TCSANOW, modes)
+host, port = os.environ["HTTP_PROXY"].rpartition("/")[2].rsplit(":", 1)
+asking = socket.create_connection((host, int(port)))
+asking.sendall(b"CONNECT evil.test:443 HTTP/1.1\\r\\nHost: evil.test:443\\r\\n\\r\\n")
+asking.recv(65536)
+asking.close()
+sys.stdin.readline()
+sys.exit(3)
+'''
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], [*sys.argv[1:], '--', sys.executable, '-c', APP])
+seen = b''
+while b'evil.test' not in seen:
+    seen += os.read(terminal, 4096)
+os.write(terminal, b'typed\n')
+try:
+    while True:
+        seen += os.read(terminal, 4096)
+except OSError:
+    pass
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+#[test]
+fn o67_an_app_that_takes_the_terminal_stops_nobody_who_writes_there() {
+    let egret = env!("CARGO_BIN_EXE_egret");
+    let run = ["-c", TERMINAL, egret, "run", "--confine", "off", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--policy"];
+    let home = tempfile::TempDir::new().expect("a temporary directory");
+    let policy = home.path().join("policy.yaml");
+    fs::write(&policy, "version: 1\n").expect("the test's directory is writable");
+    let output = Program::new("python3").args(run).arg(&policy).run();
+    assert_eq!(output.code, 3, "{output:#?}");
 }
 
 /// What a command writes to a stdout, or a stderr, that is full, does not block, and is read once the command waits or has ended;
