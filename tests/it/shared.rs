@@ -13,6 +13,7 @@ use crate::support::programs::require;
 use crate::support::{Egret, Program, eventually, run_egret};
 
 const HANGUP: i32 = 1;
+const TERMINATE: i32 = 15;
 
 /// Noise is in pieces that a pipe keeps whole, so that what is torn is torn by egret.
 const PRELUDE: &str = r#"
@@ -126,6 +127,25 @@ ask(f"count{count}")
         let (names, lost) = told(&egret);
         let count: u64 = names.iter().find_map(|name| name.strip_prefix("count")?.parse().ok()).expect("what came after is told");
         assert_eq!(names.len() as u64 + lost, count + 1, "sockets: {sockets}, {lost} lost");
+    }
+}
+
+#[test]
+fn o63_who_reads_neither_keeps_nobody_from_ending() {
+    for is_blocking in [false, true] {
+        let script = r#"
+for fd in (1, 2):
+    fill(fd)
+    if os.environ["BLOCKING"] == "true": set(fd, os.O_NONBLOCK, False)
+ready()
+while True: signal.pause()
+"#;
+        let builder = python("version: 1\n", script).unread(true).env("BLOCKING", is_blocking.to_string());
+        let home = builder.home().to_owned();
+        let egret = builder.spawn();
+        ready(&home);
+        egret.signal(TERMINATE);
+        assert_eq!(egret.wait_end().code(), Some(143), "blocking: {is_blocking}");
     }
 }
 
