@@ -191,7 +191,7 @@ impl Caller {
     /// Whether the kernel would let it bind any port: CAP_NET_BIND_SERVICE where this process lives, not in a namespace of its own.
     pub(crate) fn may_bind_any_port(self) -> Result<bool, Errno> {
         const NET_BIND_SERVICE: u64 = 1 << 10;
-        let status = fs::read_to_string(format!("/proc/{}/status", self.tid)).map_err(|error| errno(&error))?;
+        let status = self.status().ok_or(Errno::ACCESS)?;
         let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
         if effective.is_none_or(|effective| effective & NET_BIND_SERVICE == 0) {
             return Ok(false);
@@ -208,9 +208,10 @@ impl Caller {
         Ok(Flags { nonblocking: flags & libc::O_NONBLOCK != 0, close_on_exec: flags & libc::O_CLOEXEC != 0 })
     }
 
-    /// What the kernel tells everybody of it (proc_pid_status(5)).
+    /// What the kernel tells everybody of it (proc_pid_status(5)). A thread's name is any 15 octets, UTF-8 or not, or a part of it.
     pub(crate) fn status(self) -> Option<String> {
-        fs::read_to_string(format!("/proc/{}/status", self.tid)).ok()
+        let status = fs::read(format!("/proc/{}/status", self.tid)).ok()?;
+        Some(String::from_utf8_lossy(&status).into_owned())
     }
 
     /// Whether users and their capabilities mean to it what they mean here.

@@ -236,6 +236,7 @@ fn refused() -> Vec<Rule> {
     use Action::Fail;
     use libc::{EBUSY, ENOSYS, EPERM};
     const LISTENER: u32 = 1 << 3; // SECCOMP_FILTER_FLAG_NEW_LISTENER
+    const TIOCLINUX: c_int = 0x541c; // asm-generic/ioctls.h
     let set_filter = is(0, libc::SECCOMP_SET_MODE_FILTER.cast_signed());
     let always = |call, errno, why| rule(call, &[], Fail(errno), why);
     vec![
@@ -248,6 +249,8 @@ fn refused() -> Vec<Rule> {
         always(libc::SYS_process_vm_writev, EPERM, "writes into others, as into the supervisor when it has the same user"),
         always(libc::SYS_userfaultfd, EPERM, "memory that never arrives stops whoever reads an address from it"),
         rule(libc::SYS_ioctl, &[is(1, 0xaa00)], Fail(EPERM), "USERFAULTFD_IOC_NEW: as userfaultfd, by its device"),
+        rule(libc::SYS_ioctl, &[is(1, libc::TIOCSTI as c_int)], Fail(EPERM), "types for who reads the terminal next: the shell behind egret"),
+        rule(libc::SYS_ioctl, &[is(1, TIOCLINUX)], Fail(EPERM), "pastes there, as TIOCSTI"),
         always(libc::SYS_add_key, EPERM, "keys are not of this namespace"),
         always(libc::SYS_request_key, EPERM, "makes the host resolve names"),
         always(libc::SYS_keyctl, EPERM, "as add_key"),

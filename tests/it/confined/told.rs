@@ -96,3 +96,25 @@ for name in ("a\udcff", "a\\xff"):
         assert_eq!((role, exe, octets), ("default".into(), (*escaped).into(), Some(raw.clone())), "{name:#}");
     }
 }
+
+#[test]
+fn o66_a_program_that_calls_itself_what_is_no_text_is_told_all_the_same() {
+    let script = r#"
+import ctypes
+ctypes.CDLL(None).prctl(15, b"\xff\xfe", 0, 0, 0)
+print("refused", outcome(connected, EVIL, 80))
+"#;
+    let Some(scene) = run(POLICY, script) else { return };
+    let record = scene.said("refused EACCES").record("45.0.0.66", 80);
+    assert!(record["exe"].as_str().is_some_and(|exe| exe.contains("python")) && record["pid"].is_u64(), "{record:#}");
+}
+
+#[test]
+fn o68_nothing_is_typed_for_who_reads_the_terminal_next() {
+    let script = r#"
+import fcntl
+for order in (0x5412, 0x541c): print("order", outcome(fcntl.ioctl, 2, order, b"x"))
+"#;
+    let Some(scene) = run(POLICY, script) else { return };
+    assert_eq!(scene.egret.stderr().matches("order EPERM").count(), 2, "{}", scene.egret.stderr());
+}
