@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use egret_policy::{Mode, Policy, Rule, RuleId};
+use egret_policy::{Mode, Policy, Rule, RuleId, UnixTime};
 use egret_proxy::{DnsServer, Gateway, Resolve, Resolver, now};
 use futures_util::StreamExt;
 use inotify::{EventStream, Inotify, WatchMask};
@@ -40,7 +40,7 @@ const UNWATCHED: Duration = Duration::from_secs(1);
 /// A folder that is never quiet is not waited for longer than this.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The end of an audit is looked at this often at least, as the clock may be set.
+/// A time that is waited for is looked at this often at least, as the clock may be set.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The most rules that an event names of those added, and of those removed.
@@ -157,6 +157,10 @@ impl Reloader {
                     self.tell("audit_ended", None, Difference::default());
                     false
                 }
+                () = rule_expired(&self.gateway) => {
+                    self.gateway.judge_again();
+                    false
+                }
             };
         }
     }
@@ -228,10 +232,26 @@ impl Reloader {
     }
 }
 
-/// Waits for the end of the audit of the policy in force; for ever if it has none, or none that is still to come. The
-/// clock may be set meanwhile.
+/// Waits for the end of the audit of the policy in force; for ever if it has none, or none that is still to come.
 async fn audit_ended(gateway: &Gateway) {
-    let Some(end) = gateway.policy().audit_until().filter(|end| now() < *end) else { return std::future::pending().await };
+    match gateway.policy().audit_until().filter(|end| now() < *end) {
+        Some(end) => until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the next rule of the policy in force to expire; for ever if none will.
+async fn rule_expired(gateway: &Gateway) {
+    let policy = gateway.policy();
+    let (now, ends) = (now(), policy.rules().iter().filter_map(Rule::expires));
+    match ends.filter(|end| now < *end).min() {
+        Some(end) => until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a time. The clock may be set meanwhile.
+async fn until(end: UnixTime) {
     while now() < end {
         let left = u64::try_from(end.0.saturating_sub(now().0)).unwrap_or(0);
         tokio::time::sleep(Duration::from_secs(left).min(LOOK_AGAIN)).await;

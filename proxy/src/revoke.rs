@@ -1,4 +1,4 @@
-//! Another policy, or the end of an audit, and the connections that are alive: where the gateway closes what is revoked,
+//! Another policy, or the end of a rule or an audit, and the connections that are alive: where the gateway closes what is revoked,
 //! each of them is judged again by what it asked for, where it went and what it showed.
 
 use std::future::pending;

@@ -185,6 +185,20 @@ fn c05_a_revoked_tunnel_is_closed_whether_flag_variable_or_file_asks_for_it() {
 }
 
 #[test]
+fn c05_a_tunnel_does_not_outlive_its_rule_where_that_is_asked_for() {
+    let site = Site::new(Upstream::echo());
+    let (end, text) = soon();
+    let policy = site.policy(&[&A.replace(" }", &format!(", expires: {text} }}")), B], "");
+    let egret = Egret::with_policy(&policy).arg("--close-revoked").start();
+    let (mut gone, mut stays) = (site.tunnel(&egret, "a.test"), site.tunnel(&egret, "b.test"));
+    assert_in_time(end);
+    let record = egret.record(|record| record["host"] == "a.test");
+    assert_revoked("expired", &egret, &mut gone);
+    assert!(SystemTime::now() >= end, "it ended too early: {record:#}");
+    assert_lives(&mut stays);
+}
+
+#[test]
 fn c05_without_being_asked_nothing_is_closed() {
     let site = Site::new(Upstream::echo());
     let ways = [
