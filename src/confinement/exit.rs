@@ -4,7 +4,7 @@
 //! is answered by egret. Everything else is judged, dialled, and served at the door (`proxy/src/confined.rs`).
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use egret_confine::{Answer, Egress, Errno, Execution, Names, Query, Reply, Request, harmless_query};
@@ -238,11 +238,8 @@ fn is_near(policy: &Policy, address: IpAddr) -> bool {
     }
 }
 
-/// Whether the kernel would deliver it here: then it answers from the very address. Nothing is sent.
 fn stays_here(address: IpAddr) -> bool {
-    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let Ok(socket) = UdpSocket::bind((any, 0)) else { return false };
-    socket.connect((address, DNS)).is_ok() && socket.local_addr().is_ok_and(|local| local.ip() == address)
+    if_addrs::get_if_addrs().is_ok_and(|all| all.iter().any(|interface| interface.ip() == address))
 }
 
 fn is_localhost(address: IpAddr) -> bool {
