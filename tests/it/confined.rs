@@ -20,6 +20,7 @@ mod changes; // another policy, other executables, other users, the end of egret
 mod loads; // large, many, short
 mod learnt; // from what was seen to a policy
 mod programs; // real ones, unmodified
+mod grounds; // some of them wherever a container may put them
 mod told; // names of programs and for DNS that mean to forge a line
 mod status; // how far the app is held, said everywhere
 

@@ -7,7 +7,7 @@ use super::{Scene, app};
 use crate::support::Outside;
 use crate::support::programs::{node, require};
 
-const POLICY: &str = "
+pub(super) const POLICY: &str = "
 egress:
   allow:
     - good.test
@@ -170,9 +170,8 @@ public class Get {
     scene.outside.only(&["44.0.0.7:80"], &["good.test"]);
 }
 
-/// Its resolver is its own, and asks by itself.
-#[test]
-fn go_linked_statically() {
+/// Fetches each URL.
+pub(super) fn in_go(outside: &Outside) -> String {
     let source = r#"package main
 
 import ("fmt"; "io"; "net/http"; "os")
@@ -186,13 +185,19 @@ func main() {
 	}
 }
 "#;
-    let Some(outside) = Outside::new() else { return };
-    let program = compiled(&outside, "get.go", source, |from, to| {
+    compiled(outside, "get.go", source, |from, to| {
         let mut go = Command::new(require("go"));
         let cache = concat!(env!("CARGO_TARGET_TMPDIR"), "/go");
         go.env("CGO_ENABLED", "0").env("GOCACHE", cache).env("GO111MODULE", "off").arg("build").arg("-o").arg(to).arg(from);
         go
-    });
+    })
+}
+
+/// Its resolver is its own, and asks by itself.
+#[test]
+fn go_linked_statically() {
+    let Some(outside) = Outside::new() else { return };
+    let program = in_go(&outside);
     let (scene, code, said) = ran(outside, &[&program, "https://good.test/", "https://evil.test/", "http://45.0.0.66/"]);
     assert_eq!(code, 0, "{said}");
     let expected = "hello from 44.0.0.7:443 as good.test\nrefused https://evil.test/\nrefused http://45.0.0.66/";
@@ -200,9 +205,8 @@ func main() {
     scene.outside.only(&["44.0.0.7:443"], &["good.test"]);
 }
 
-/// musl asks on a socket that is not connected and believes the nameserver only.
-#[test]
-fn musl_linked_statically() {
+/// Fetches from port 80 of each host.
+pub(super) fn with_musl(outside: &Outside) -> String {
     let source = r#"
 #include <netdb.h>
 #include <stdio.h>
@@ -224,12 +228,18 @@ int main(int count, char **words) {
     }
 }
 "#;
-    let Some(outside) = Outside::new() else { return };
-    let program = compiled(&outside, "get.c", source, |from, to| {
+    compiled(outside, "get.c", source, |from, to| {
         let mut gcc = Command::new(require("musl-gcc"));
         gcc.args(["-static", "-o"]).arg(to).arg(from);
         gcc
-    });
+    })
+}
+
+/// musl asks on a socket that is not connected and believes the nameserver only.
+#[test]
+fn musl_linked_statically() {
+    let Some(outside) = Outside::new() else { return };
+    let program = with_musl(&outside);
     let (scene, code, said) = ran(outside, &[&program, "good.test", "evil.test", "45.0.0.66"]);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("hello from 44.0.0.7:80 as good.test"), "{said}");
@@ -242,14 +252,14 @@ int main(int count, char **words) {
 
 /// Whether this left on behalf of a program that asks on a socket that is not connected: the nameserver that it chose, and egret's
 /// own, are asked about an allowed name, or the former about nothing.
-fn asks_about(line: &str, names: &[&str]) -> bool {
+pub(super) fn asks_about(line: &str, names: &[&str]) -> bool {
     let about =
         |name: &&str| ["44.0.0.53", "44.0.0.54"].iter().any(|server| line.starts_with(&format!("query {server} {name} ")));
     line == "query 44.0.0.53 invalid A" || names.iter().any(about)
 }
 
 fn compiled(outside: &Outside, name: &str, source: &str, compiler: impl Fn(&Path, &Path) -> Command) -> String {
-    let (file, program): (PathBuf, PathBuf) = (outside.home().join(name), outside.home().join("program"));
+    let (file, program): (PathBuf, PathBuf) = (outside.home().join(name), outside.home().join(format!("{name}.out")));
     std::fs::write(&file, source).expect("the directory is writable");
     let output = compiler(&file, &program).output().expect("the compiler runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
