@@ -64,3 +64,29 @@ print("done"); wait()
     scene.egret.metric_becomes("egret_egress_connections_active", &[("via", "confined")], 0.0);
     scene.outside.only(&["44.0.0.8:5432"; 600], &["db.test"]);
 }
+
+/// A thousand threads call again and again where nobody answers, which they may. Others are served all the while, by name as well.
+#[test]
+fn a_flood_into_silence_keeps_nobody_else_waiting() {
+    let policy = "egress:\n  allow: [{ to: 'good.test:80' }, { to: '46.0.0.1', ports: [81], as: tcp }]\n";
+    let script = r#"
+threading.stack_size(128 * 1024)
+knocked, heard, ended = threading.Semaphore(0), set(), threading.Event()
+def knock():
+    while not ended.is_set():
+        knocked.release(); heard.add(outcome(connected, "46.0.0.1", 81))
+threads = [threading.Thread(target=knock, daemon=True) for _ in range(1000)]
+for thread in threads: thread.start()
+for _ in threads: knocked.acquire()
+said = {get("http://good.test/") for _ in range(30)}
+names = {str(addresses("evil.test")) for _ in range(30)}
+print("said", said, names); ended.set()
+for thread in threads: thread.join()
+print("heard", heard)
+"#;
+    let Some(scene) = run(policy, script) else { return };
+    scene.said("said {'hello from 44.0.0.7:80 as good.test'} {'NONAME'}").said("heard {'ETIMEDOUT'}");
+    let left = scene.outside.left();
+    let silence = left.iter().filter(|line| *line == "connect 46.0.0.1:81").count();
+    assert!(silence >= 1000, "{silence}");
+}
