@@ -85,11 +85,18 @@ def count_descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def is_stopped(pid, tid):
+    try:
+        with open(f"/proc/{pid}/task/{tid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] == "T"
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # It has ended.
+
+
 def stop(pid):
     """Stops a process, and returns when none of its threads runs any more."""
     os.kill(pid, signal.SIGSTOP)
-    stats = lambda: (open(f"/proc/{pid}/task/{tid}/stat").read() for tid in os.listdir(f"/proc/{pid}/task"))
-    while not all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats()):
+    while not all(is_stopped(pid, tid) for tid in os.listdir(f"/proc/{pid}/task")):
         time.sleep(0.01)
     return "stopped"
 

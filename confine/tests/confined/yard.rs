@@ -142,7 +142,8 @@ fn run_with(ground: Ground, confined: bool, prepare: impl FnOnce(&Path), command
         unshare.arg("--map-root-user");
     }
     unshare.args(["--", "/usr/bin/python3"]).arg(shared().join("yard.py")).arg(&directory);
-    unshare.args(privileges(ground)).env(GROUND, ground.name());
+    // The trace of a bug that a test has the supervisor meet may take longer than that waits for whoever reads.
+    unshare.args(privileges(ground)).env(GROUND, ground.name()).env("RUST_BACKTRACE", "0");
     if confined {
         unshare.args(["prlimit", &format!("--nofile={DESCRIPTORS}:")]);
     }
