@@ -145,7 +145,8 @@ impl Socket {
     pub fn direction(&self) -> Option<Direction> {
         match self.state {
             State::SynSent => return Some(Direction::Out),
-            State::SynReceived => return Some(Direction::In),
+            // Not one that a program holds: both sides may ask at once (RFC 9293 section 3.5).
+            State::SynReceived if self.inode == 0 => return Some(Direction::In),
             _ => {}
         }
         // A wiped socket has nothing to count by.

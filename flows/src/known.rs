@@ -80,6 +80,8 @@ pub enum End {
 pub struct Totals {
     /// Flows.
     pub flows: u64,
+    /// Of these, connections of TCP.
+    pub connections: u64,
     /// Octets.
     pub octets: Octets,
 }
@@ -270,7 +272,7 @@ impl Known {
     #[must_use]
     pub fn totals(&self) -> Totals {
         let live = self.entries.values();
-        live.fold(self.done, |totals, entry| Totals { flows: totals.flows + 1, octets: totals.octets + entry.octets })
+        live.fold(self.done, |totals, entry| totals.with(entry.protocol, entry.octets))
     }
 
     fn open(&mut self, protocol: Protocol, socket: &Socket, now: Duration) {
@@ -288,7 +290,7 @@ impl Known {
 
     fn close(&mut self, cookie: u64, end: End) -> Option<(Flow, End)> {
         let entry = self.entries.remove(&cookie)?;
-        self.done = Totals { flows: self.done.flows + 1, octets: self.done.octets + entry.octets };
+        self.done = self.done.with(entry.protocol, entry.octets);
         Some((entry.flow(cookie), end))
     }
 
@@ -316,17 +318,24 @@ impl Known {
         entry.uid = NO_USER;
         entry.held(Err(Unseen::Ended));
         let flow = entry.flow(socket.cookie);
-        self.done = Totals { flows: self.done.flows + 1, octets: self.done.octets + flow.octets };
+        self.done = self.done.with(protocol, flow.octets);
         let is_wiped = flow.peer.is_some_and(|peer| peer.port() == 0);
         (flow, if is_wiped { End::Wiped } else { End::Told })
     }
 }
 
-/// Whether this is anything at all: not a socket that nobody ever connected.
+/// Whether this is anything at all: not a TCP socket that nobody ever connected. A UDP socket with neither port nor peer may
+/// have had both: a connect to `AF_UNSPEC` wipes them.
 fn is_flow(protocol: Protocol, socket: &Socket) -> bool {
-    match protocol {
-        Protocol::Tcp => socket.peer.is_some() || socket.counted.is_some_and(|counted| counted.had_answer),
-        Protocol::Udp => socket.peer.is_some() || socket.local.port() != 0,
+    let had_answer = || socket.counted.is_some_and(|counted| counted.had_answer);
+    protocol == Protocol::Udp || socket.peer.is_some() || had_answer()
+}
+
+impl Totals {
+    /// One flow more.
+    fn with(self, protocol: Protocol, octets: Octets) -> Self {
+        let connections = self.connections + u64::from(protocol == Protocol::Tcp);
+        Self { flows: self.flows + 1, connections, octets: self.octets + octets }
     }
 }
 

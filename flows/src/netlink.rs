@@ -189,7 +189,7 @@ impl Ends {
             let _ = set_socket_recv_buffer_size(&socket, WAITING);
         }
         // Without it there is only more to read.
-        let _ = SockRef::from(&socket).attach_filter(&no_loopback());
+        let _ = SockRef::from(&socket).attach_filter(&no_loopback(protocol));
         Ok(Self { socket, buffer: vec![0; BUFFER] })
     }
 
@@ -235,36 +235,51 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8], flags: RecvFlags) -> Heard {
 }
 
 /// A program that the kernel runs for each notification (kernel, Documentation/networking/filter.rst): ends of connections
-/// to loopback don't take the place of others. It looks at `inet_diag_msg` behind the header of the message.
-fn no_loopback() -> [SockFilter; 18] {
+/// to loopback don't take the place of others, nor those of UDP sockets that are loopback at both ends. It looks at
+/// `inet_diag_msg` behind the header of the message.
+fn no_loopback(protocol: Protocol) -> Vec<SockFilter> {
+    const PEER: u32 = 40;
+    const OWN: u32 = 24;
+    const RETURN: u16 = 0x06;
+    let give = |octets| SockFilter::new(RETURN, 0, 0, octets);
+    let mut program = Vec::new();
+    if protocol == Protocol::Udp {
+        program.extend(is_loopback(OWN, IS_LOOPBACK));
+    }
+    program.extend(is_loopback(PEER, 0));
+    program.extend([give(0), give(u32::MAX)]);
+    program
+}
+
+/// The steps of [`is_loopback`].
+const IS_LOOPBACK: u8 = 16;
+
+/// Goes on to what follows if the address there is loopback; if not, to the second step behind so many more.
+fn is_loopback(address: u32, further: u8) -> [SockFilter; IS_LOOPBACK as usize] {
     const BYTE: u16 = 0x30;
     const WORD: u16 = 0x20;
     const EQUALS: u16 = 0x15;
-    const RETURN: u16 = 0x06;
     const FAMILY: u32 = 16;
-    const PEER: u32 = 40;
     let load = |size, at| SockFilter::new(size, 0, 0, at);
     let equals = |value, yes, no| SockFilter::new(EQUALS, yes, no, value);
-    let give = |octets| SockFilter::new(RETURN, 0, 0, octets);
+    let or_not = |value, yes, no| equals(value, yes, no + further);
     [
         load(BYTE, FAMILY),
         equals(2, 0, 2),
-        load(BYTE, PEER),
-        equals(127, 12, 13),
-        equals(10, 0, 12),
-        load(WORD, PEER),
-        equals(0, 0, 10),
-        load(WORD, PEER + 4),
-        equals(0, 0, 8),
-        load(WORD, PEER + 8),
+        load(BYTE, address),
+        or_not(127, 12, 13),
+        or_not(10, 0, 12),
+        load(WORD, address),
+        or_not(0, 0, 10),
+        load(WORD, address + 4),
+        or_not(0, 0, 8),
+        load(WORD, address + 8),
         equals(0, 0, 2),
-        load(WORD, PEER + 12),
-        equals(1, 3, 4),
-        equals(0xffff, 0, 3),
-        load(BYTE, PEER + 12),
-        equals(127, 0, 1),
-        give(0),
-        give(u32::MAX),
+        load(WORD, address + 12),
+        or_not(1, 3, 4),
+        or_not(0xffff, 0, 3),
+        load(BYTE, address + 12),
+        or_not(127, 0, 1),
     ]
 }
 

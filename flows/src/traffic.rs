@@ -26,12 +26,12 @@ fn sum(table: &str) -> Octets {
 }
 
 /// What these many octets of TCP payload come to on an interface: a header of some 66 octets (Ethernet, IP, TCP with time
-/// stamps) to each 1,448, and an acknowledgement of 66 to each two segments of the other direction; each connection has a few
-/// segments more. An estimate: segments that the hardware splits are counted with one header.
+/// stamps) to each 1,448, and an acknowledgement of 66 to each two segments of the other direction; each connection has
+/// a few segments more. An estimate: segments that the hardware splits are counted with one header.
 #[must_use]
-pub fn with_headers(payload: Octets, flows: u64) -> Octets {
+pub fn with_headers(payload: Octets, connections: u64) -> Octets {
     let on_the_wire = |data: u64, other: u64| {
-        data.saturating_add(data / 20).saturating_add(other / 40).saturating_add(flows.saturating_mul(400))
+        data.saturating_add(data / 20).saturating_add(other / 40).saturating_add(connections.saturating_mul(400))
     };
     Octets { sent: on_the_wire(payload.sent, payload.received), received: on_the_wire(payload.received, payload.sent) }
 }

@@ -16,7 +16,7 @@ use egret_flows::known::End;
 use egret_flows::watch::{Lost, Part};
 use egret_flows::{Event, Flow, Options, Ours, Unseen, Watch};
 use rustix::process::geteuid;
-use socket2::{SockRef, Socket};
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// Set where a test runs in its own network.
 const INSIDE: &str = "EGRET_FLOWS_NETWORK";
@@ -251,6 +251,43 @@ fn ipv6_and_datagrams_are_seen() {
         });
         assert_eq!(flow.peer, None);
     });
+}
+
+/// sendto(2) takes another address than that of the peer, and the kernel lets a socket out that is not bound to loopback.
+#[test]
+fn datagram_sockets_are_seen_whatever_peer_they_have_or_had_unless_both_ends_are_loopback() {
+    in_a_network("datagram_sockets_are_seen_whatever_peer_they_have_or_had_unless_both_ends_are_loopback", || {
+        let mut watched = Watched::often();
+        for (loopback, peer) in [("127.0.0.1:0", "127.0.0.1:9"), ("[::1]:0", "198.18.0.1:9")] {
+            let udp = UdpSocket::bind("198.18.0.1:0").unwrap();
+            let (near, peer) = (both_ends(loopback), peer.parse().unwrap());
+            near.send(b"stays").unwrap();
+            udp.connect(peer).unwrap();
+            assert_eq!(watched.began(peer).local, udp.local_addr().unwrap());
+            let gone = near.local_addr().unwrap();
+            drop((near, udp));
+            assert_eq!(watched.ended(peer).1, End::Told);
+            let is_near = |event: &Event| matches!(event, Event::Began(flow) | Event::Ended(flow, _) if flow.local == gone);
+            assert!(!watched.seen.iter().any(is_near), "{:#?}", watched.seen);
+        }
+        let brief = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        brief.connect(&"198.18.0.9:9".parse::<SocketAddr>().unwrap().into()).unwrap();
+        brief.send(b"out").unwrap();
+        rustix::net::connect_unspec(&brief).unwrap();
+        drop(brief);
+        let flow = watched.wait("the end of a socket without port and peer", |event| match event {
+            Event::Ended(flow, _) if flow.local.port() == 0 => Some(flow.clone()),
+            _ => None,
+        });
+        assert_eq!((flow.protocol, flow.peer), (Protocol::Udp, None));
+    });
+}
+
+/// A socket that has such an address at both ends.
+fn both_ends(to: &str) -> UdpSocket {
+    let (near, server) = (UdpSocket::bind(to).unwrap(), UdpSocket::bind(to).unwrap());
+    near.connect(server.local_addr().unwrap()).unwrap();
+    near
 }
 
 #[test]

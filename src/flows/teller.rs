@@ -114,6 +114,8 @@ impl Teller {
             let begun = Flow { new: Octets::default(), ..flow.clone() };
             self.tell(&begun, way, "began", |line| (line.bytes_up, line.bytes_down) = (None, None));
             self.act(flow);
+        } else if way == Way::Near {
+            self.unexplained.near(flow, Octets::default());
         }
     }
 
@@ -180,7 +182,7 @@ impl Teller {
     /// Adds what is new of a flow.
     fn count(&mut self, way: Way, flow: &Flow) {
         if way == Way::Near {
-            self.unexplained.near(flow.new);
+            self.unexplained.near(flow, flow.new);
             return;
         }
         let (_, octets) = self.sums.entry(way).or_default();

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use egret_flows::diag::{Direction, Protocol};
-use egret_flows::{Flow, traffic};
+use egret_flows::{Flow, Octets, Totals, traffic};
 use ipnet::IpNet;
 
 /// egret's own sockets that are remembered. One that is forgotten while it lives is known by its holder.
@@ -27,7 +27,7 @@ pub(crate) enum Way {
     Around,
     /// Somebody outside asked for it.
     In,
-    /// A UDP socket without a peer: it may send anywhere, or only be asked.
+    /// A UDP socket without a peer, or with one on this machine: it may send anywhere, or only be asked.
     Open,
     /// It stays on this machine.
     Near,
@@ -72,7 +72,7 @@ impl Surroundings<'_> {
         let is_direct = || self.direct.iter().any(|net| net.contains(&peer.ip()));
         let is_dns = || peer.port() == DNS && self.nameservers.contains(&peer.ip());
         match () {
-            () if (self.is_near)(peer.ip()) => Way::Near,
+            () if (self.is_near)(peer.ip()) => near(flow),
             () if self.is_from_outside(flow, peer.port()) => Way::In,
             () if is_direct() || is_dns() => Way::Direct,
             () => Way::Around,
@@ -88,6 +88,13 @@ impl Surroundings<'_> {
             None => self.listening.has(flow.local.port()) && (port == 0 || port >= FIRST_EPHEMERAL),
         }
     }
+}
+
+/// A TCP peer on this machine is all that there is. A UDP one is only the default: sendto(2) takes another address, and the
+/// kernel refuses that only if the socket's own address is loopback as well.
+fn near(flow: &Flow) -> Way {
+    let is_bound = flow.protocol == Protocol::Tcp || flow.local.ip().to_canonical().is_loopback();
+    if is_bound { Way::Near } else { Way::Open }
 }
 
 /// Ports on which somebody listens, or did at the listing before: who was accepted may outlive the listener by a moment, and
@@ -146,23 +153,28 @@ impl OwnSockets {
 /// What interfaces carried that no TCP connection explains, since a beginning.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Unexplained {
-    begin: Option<(egret_flows::Octets, egret_flows::Totals)>,
-    /// TCP that stayed on this machine.
-    near: egret_flows::Octets,
-    pub(crate) passed: egret_flows::Octets,
-    pub(crate) unexplained: egret_flows::Octets,
+    begin: Option<(Octets, Totals)>,
+    /// TCP that stayed on this machine: its octets, and connections.
+    near: (Octets, u64),
+    pub(crate) passed: Octets,
+    pub(crate) unexplained: Octets,
 }
 
 impl Unexplained {
-    pub(crate) fn near(&mut self, octets: egret_flows::Octets) {
-        self.near = self.near + octets;
+    /// What is new of a flow that stays here. Of one that is told for the first time the connection is.
+    pub(crate) fn near(&mut self, flow: &Flow, new: Octets) {
+        let (octets, connections) = self.near;
+        let is_another = flow.is_news && flow.protocol == Protocol::Tcp;
+        self.near = (octets + new, connections + u64::from(is_another));
     }
 
-    pub(crate) fn look(&mut self, totals: egret_flows::Totals, passed: egret_flows::Octets) {
+    pub(crate) fn look(&mut self, totals: Totals, passed: Octets) {
         let (first, begun) = *self.begin.get_or_insert((passed, totals));
-        let payload = totals.octets - begun.octets - self.near;
+        let (near, stayed) = self.near;
+        let payload = totals.octets - begun.octets - near;
+        let connections = totals.connections.saturating_sub(begun.connections).saturating_sub(stayed);
         self.passed = passed - first;
-        self.unexplained = self.passed - traffic::with_headers(payload, totals.flows.saturating_sub(begun.flows));
+        self.unexplained = self.passed - traffic::with_headers(payload, connections);
     }
 }
 

@@ -271,6 +271,52 @@ fn datagrams_are_seen_and_what_they_carry_shows_on_the_interfaces() {
     });
 }
 
+/// A peer binds nobody: sendto(2) takes another address.
+#[test]
+fn datagram_sockets_with_a_peer_on_this_machine_are_shown_and_explain_no_octets() {
+    let Some(outside) = Outside::new() else { return };
+    let egret = outside.egret(&format!("direct: [{NAMESERVER}]\n{POLICY}around: stop\n")).start();
+    let script = format!(
+        "asks = socket.socket(type=socket.SOCK_DGRAM); asks.connect(('{NAMESERVER}', 53)); own = asks.getsockname()[0]
+def bound(peer):
+    s = socket.socket(type=socket.SOCK_DGRAM); s.bind((own, 0)); s.connect((peer, 9)); return s
+def send(s):
+    try: s.sendto(b'x' * 350, ('45.0.0.9', 443))
+    except OSError: pass
+held = [bound(own), bound('127.0.0.1')]
+for _ in range(300):
+    for s in held + [bound(own)]: send(s)"
+    );
+    let _held = Held::python(&outside, &script);
+    for is_loopback in [true, false] {
+        let is_it = |flow: &Value| flow["port"] == 9 && (flow["address"] == "127.0.0.1") == is_loopback;
+        let flow = eventually("the socket is shown", || flows(&outside, &egret).into_iter().find(is_it));
+        assert_eq!(flow["way"], "open", "{flow:#}");
+    }
+    eventually("the bytes are unexplained", || {
+        let status: Value = serde_json::from_str(&egret.get_admin("/status").1).expect("JSON");
+        (status["flows"]["unexplained"]["bytes_up"].as_u64() > Some(900 * 350)).then_some(())
+    });
+    assert_eq!(egret.get_admin("/readyz").0, 200, "nobody is stopped for it");
+}
+
+#[test]
+fn datagram_sockets_whose_peer_was_wiped_are_told_and_counted() {
+    let Some(outside) = Outside::new() else { return };
+    let egret = outside.egret(POLICY).start();
+    let script = "import ctypes, socket
+for _ in range(20):
+    s = socket.socket(type=socket.SOCK_DGRAM); s.connect(('45.0.0.9', 443)); s.send(b'x')
+    ctypes.CDLL(None).connect(s.fileno(), (ctypes.c_char * 16)(), 16); s.close()";
+    let ran = outside.program("python3").args(["-c", script]).run();
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    eventually("all are counted", || {
+        (egret.metric("egret_flows_total", &[("way", "open"), ("protocol", "udp")]) >= 20.0).then_some(())
+    });
+    let told = egret.event("flow", |event| event["way"] == "open" && event["state"] == "ended");
+    assert_eq!((&told["address"], &told["bytes_up"]), (&Value::Null, &Value::Null), "{told:#}");
+}
+
 #[test]
 fn the_command_shows_what_egret_knows_and_looks_for_itself_where_there_is_none() {
     let Some(outside) = Outside::new() else { return };

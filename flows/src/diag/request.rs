@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use super::{AF_INET, AF_INET6, BY_FAMILY, Family, INFO, Protocol, Which};
 
 /// The longest request that is made here, in octets.
-pub(super) const LONGEST: usize = 128;
+pub(super) const LONGEST: usize = 192;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
 /// The attribute of requests that has the filter.
@@ -25,7 +25,7 @@ pub fn list(family: Family, protocol: Protocol, which: Which, sequence: u32) -> 
     request.extend(which.states(protocol).to_ne_bytes());
     request.extend([0; 48]);
     if which == Which::Flows {
-        let filter = filter(family);
+        let filter = filter(family, protocol);
         request.extend(u16::try_from(4 + filter.len()).unwrap_or(u16::MAX).to_ne_bytes());
         request.extend(REQ_BYTECODE.to_ne_bytes());
         request.extend(filter);
@@ -81,29 +81,42 @@ fn padded(address: IpAddr) -> [u8; 16] {
     octets
 }
 
-/// A program that the kernel runs for each socket (`inet_diag_bc_run`): those whose peer is loopback are not copied. Each
-/// step has a code, how far to go on if it holds, and how far if not. The end is a yes, four octets beyond it a no; the kernel
-/// takes a program only if it ends with a yes where everything holds, so the way to a no is a jump, which never holds.
-pub(super) fn filter(family: Family) -> Vec<u8> {
+/// Codes of steps.
+const JUMP: u8 = 1;
+const OWN_IS: u8 = 7;
+const PEER_IS: u8 = 8;
+/// The octets of a jump.
+const STEP: u8 = 4;
+
+/// A program that the kernel runs for each socket (`inet_diag_bc_run`): those whose peer is loopback are not copied; of UDP,
+/// whose peer binds nobody, those that are loopback at both ends. Each step has a code, how far to go on if it holds, and how
+/// far if not. The end is a yes, four octets beyond it a no; the kernel takes a program only if it ends with a yes where
+/// everything holds, so the way to a no is a jump, which never holds.
+pub(super) fn filter(family: Family, protocol: Protocol) -> Vec<u8> {
+    let ends: &[u8] = match protocol {
+        Protocol::Tcp => &[PEER_IS],
+        Protocol::Udp => &[PEER_IS, OWN_IS],
+    };
     // This holds for an IPv4 address in IPv6 too.
-    let v4 = without(AF_INET, 8, &[127, 0, 0, 0], 0);
+    let v4 = without(ends, AF_INET, 8, &[127, 0, 0, 0], 0);
     match family {
         Family::V4 => v4,
-        Family::V6 => [without(AF_INET6, 128, &Ipv6Addr::LOCALHOST.octets(), v4.len()), v4].concat(),
+        Family::V6 => [without(ends, AF_INET6, 128, &Ipv6Addr::LOCALHOST.octets(), v4.len()), v4].concat(),
     }
 }
 
-/// Refuses peers of one network; so many octets of the program follow.
-fn without(family: u8, prefix: u8, network: &[u8], following: usize) -> Vec<u8> {
-    const D_COND: u8 = 8;
-    const JUMP: u8 = 1;
-    const STEP: u8 = 4;
+/// Refuses sockets of which all these ends are in one network; so many octets of the program follow.
+fn without(ends: &[u8], family: u8, prefix: u8, network: &[u8], following: usize) -> Vec<u8> {
     // The step itself, and family, prefix and port of its condition.
     let condition = 12 + network.len();
-    let mut program = step(D_COND, u8::try_from(condition).unwrap_or(u8::MAX), condition + usize::from(STEP));
-    program.extend([family, prefix, 0, 0]);
-    program.extend((-1i32).to_ne_bytes());
-    program.extend(network);
+    let mut program = Vec::new();
+    for (done, end) in ends.iter().enumerate() {
+        let rest = condition * (ends.len() - done) + usize::from(STEP);
+        program.extend(step(*end, u8::try_from(condition).unwrap_or(u8::MAX), rest));
+        program.extend([family, prefix, 0, 0]);
+        program.extend((-1i32).to_ne_bytes());
+        program.extend(network);
+    }
     program.extend(step(JUMP, STEP, usize::from(STEP) + following + 4));
     program
 }

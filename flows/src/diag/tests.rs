@@ -104,7 +104,7 @@ fn who_began_is_told_only_where_it_is_certain() {
     use State::{CloseWait, Closed, Established, FinWait1, SynReceived, SynSent};
     for (state, acked, sent, is_idle, told) in [
         (SynSent, 0, Some(0), false, Some(Direction::Out)),
-        (SynReceived, 0, Some(0), false, Some(Direction::In)),
+        (SynReceived, 0, Some(0), false, None),
         (Established, 1, Some(0), true, None),
         (Established, 11, Some(10), true, None),
         (Established, 10, Some(10), true, Some(Direction::In)),
@@ -121,6 +121,8 @@ fn who_began_is_told_only_where_it_is_certain() {
     ] {
         assert_eq!(socket(state, acked, sent, is_idle).direction(), told, "{state:?} {acked} {sent:?} {is_idle}");
     }
+    let asked = Socket { inode: 0, ..socket(SynReceived, 0, Some(0), false) };
+    assert_eq!(asked.direction(), Some(Direction::In), "nobody holds who was not accepted");
     let wiped = Socket { peer: None, ..socket(Closed, 0, Some(0), true) };
     assert_eq!(wiped.direction(), None);
     for (state, acked, seems) in [(Established, 11, true), (CloseWait, 11, true), (Established, 10, false), (Closed, 11, false)] {
@@ -137,22 +139,23 @@ fn requests_are_of_the_length_that_they_say() {
         find(address("127.0.0.1:1"), address("[::ffff:127.0.0.1]:2"), 4),
         find(address("[fe80::1%3]:1"), address("[fe80::2%3]:2"), 5),
     ];
-    for (request, length) in requests.iter().zip([72 + 4 + 20, 72 + 4 + 52, 72, 72, 72]) {
+    for (request, length) in requests.iter().zip([72 + 4 + 20, 72 + 4 + 96, 72, 72, 72]) {
         assert_eq!((request.len(), u32_at(request, 0)), (length, u32::try_from(length).ok()));
         assert!(request.len() <= LONGEST);
     }
 }
 
 /// The kernel's own rules for such a program (`inet_diag_bc_audit`), and what it would answer (`inet_diag_bc_run`).
-fn runs(program: &[u8], family: u8, peer: &[u8]) -> bool {
+fn runs(program: &[u8], family: u8, own: &[u8], peer: &[u8]) -> bool {
     let (mut at, end) = (0, program.len());
     while at < end {
         let (code, yes, no) = (program[at], usize::from(program[at + 1]), usize::from(u16_at(program, at + 2).unwrap()));
         assert!(at + yes <= end && at + no <= end + 4 && yes % 4 == 0 && no % 4 == 0, "no jump beyond the end");
-        let holds = code == 8 && {
+        let holds = code != 1 && {
+            let end = if code == 8 { peer } else { own };
             let (wanted, prefix) = (program[at + 4], usize::from(program[at + 5]));
-            let mapped = family == AF_INET6 && wanted == AF_INET && peer.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
-            let address = if mapped { &peer[12..] } else { peer };
+            let mapped = family == AF_INET6 && wanted == AF_INET && end.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+            let address = if mapped { &end[12..] } else { end };
             (wanted == family || mapped) && address[..prefix / 8] == program[at + 12..at + 12 + prefix / 8]
         };
         at += if holds { yes } else { no };
@@ -162,12 +165,24 @@ fn runs(program: &[u8], family: u8, peer: &[u8]) -> bool {
 
 #[test]
 fn the_filter_refuses_loopback_and_nothing_else() {
-    let v4 = |octets: [u8; 4]| runs(&filter(Family::V4), AF_INET, &octets);
-    let v6 = |text: &str| runs(&filter(Family::V6), AF_INET6, &text.parse::<Ipv6Addr>().unwrap().octets());
+    let v4 = |octets: [u8; 4]| runs(&filter(Family::V4, Protocol::Tcp), AF_INET, &[198, 18, 0, 1], &octets);
+    let six = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+    let v6 = |text: &str| runs(&filter(Family::V6, Protocol::Tcp), AF_INET6, &six("2001:db8::9"), &six(text));
     assert!(!v4([127, 0, 0, 1]) && !v4([127, 255, 0, 9]));
     assert!(v4([128, 0, 0, 1]) && v4([126, 255, 255, 255]) && v4([0, 0, 0, 0]));
     assert!(!v6("::1") && !v6("::ffff:127.0.0.1") && !v6("::ffff:127.9.9.9"));
     assert!(v6("::") && v6("::2") && v6("2001:db8::1") && v6("::ffff:198.18.0.1") && v6("::127.0.0.1"));
+}
+
+#[test]
+fn of_datagrams_the_filter_refuses_what_is_loopback_at_both_ends() {
+    let v4 = |own: [u8; 4], peer: [u8; 4]| runs(&filter(Family::V4, Protocol::Udp), AF_INET, &own, &peer);
+    let six = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+    let v6 = |own: &str, peer: &str| runs(&filter(Family::V6, Protocol::Udp), AF_INET6, &six(own), &six(peer));
+    assert!(!v4([127, 0, 0, 1], [127, 255, 0, 9]));
+    assert!(v4([198, 18, 0, 1], [127, 0, 0, 1]) && v4([127, 0, 0, 1], [0, 0, 0, 0]) && v4([10, 0, 0, 1], [10, 0, 0, 1]));
+    assert!(!v6("::1", "::1") && !v6("::ffff:127.0.0.1", "::ffff:127.9.9.9"));
+    assert!(v6("2001:db8::1", "::1") && v6("::ffff:198.18.0.1", "::ffff:127.0.0.1") && v6("::1", "::"));
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(super) struct Entry {
     process: Option<Arc<Process>>,
     /// Why there is none. Apart from it, as both in one would take a word more.
     unseen: Unseen,
-    protocol: Protocol,
+    pub(super) protocol: Protocol,
     pub(super) state: State,
     direction: Option<Direction>,
     /// [`Socket::seems_out`] of the latest listing.
@@ -88,7 +88,7 @@ impl Entry {
     pub(super) fn see(&mut self, socket: &Socket, turn: u32) {
         self.see_end(socket, turn);
         if self.seemed_out && socket.seems_out() {
-            self.direction = self.direction.or(Some(Direction::Out));
+            self.direction = Some(Direction::Out);
         }
         (self.seemed_out, self.is_fresh) = (socket.seems_out(), false);
         if socket.inode != 0 && socket.inode != self.inode {
@@ -101,7 +101,10 @@ impl Entry {
     pub(super) fn see_end(&mut self, socket: &Socket, turn: u32) {
         self.octets.sent = self.octets.sent.max(socket.sent());
         self.octets.received = self.octets.received.max(socket.received());
-        self.direction = self.direction.or_else(|| socket.direction());
+        // A SYN that was acknowledged is not taken back.
+        if self.direction != Some(Direction::Out) {
+            self.direction = socket.direction().or(self.direction);
+        }
         if socket.local.port() != 0 {
             self.local = socket.local.into();
         }

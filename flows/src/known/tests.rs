@@ -44,7 +44,7 @@ fn ends(changes: &[(Flow, End)]) -> Vec<(u64, End)> {
 }
 
 fn totals(flows: u64, sent: u64, received: u64) -> Totals {
-    Totals { flows, octets: Octets { sent, received } }
+    Totals { flows, connections: flows, octets: Octets { sent, received } }
 }
 
 #[test]
@@ -68,6 +68,26 @@ fn a_flow_that_is_listed_and_ends_is_one() {
     let changes = known.destroyed(Protocol::Tcp, &socket(1, 443, 15, 25), NOW);
     assert_eq!(ends(&changes), [(1, End::Told)]);
     assert_eq!(known.totals(), totals(1, 15, 25));
+}
+
+/// Both sides may ask at once, and then the other's SYN is answered before ours is acknowledged.
+#[test]
+fn who_asked_is_not_taken_for_who_was_asked() {
+    let mut known = Known::new(10, true);
+    let both = Socket { state: State::SynReceived, counted: Some(Counted::default()), ..socket(1, 443, 0, 0) };
+    list(&mut known, &[both]);
+    assert_eq!(known.flows()[0].direction, None);
+    for _ in 0..2 {
+        list(&mut known, &[socket(1, 443, 10, 0)]);
+    }
+    assert_eq!(known.flows()[0].direction, Some(Direction::Out));
+    let unheld = Socket { inode: 0, state: State::SynReceived, counted: Some(Counted::default()), ..socket(2, 443, 0, 0) };
+    list(&mut known, &[unheld]);
+    assert_eq!(known.flows()[1].direction, Some(Direction::In));
+    let closed = Counted { acked: 12, received: 0, sent: Some(10), is_idle: true, had_answer: true };
+    let end = Socket { state: State::Closed, counted: Some(closed), ..socket(2, 443, 0, 0) };
+    let changes = known.destroyed(Protocol::Tcp, &end, NOW);
+    assert_eq!(changes[0].0.direction, Some(Direction::Out), "what is certain later counts");
 }
 
 /// A socket can be led back to loopback before it ends, and then its end is nobody's business here.
@@ -175,14 +195,19 @@ fn what_is_left_of_a_closed_connection_is_no_flow() {
 }
 
 #[test]
-fn datagram_sockets_are_flows_once_they_have_a_port() {
+fn datagram_sockets_are_flows_even_if_port_and_peer_were_wiped_and_no_connections() {
     let mut known = Known::new(10, true);
     let open = Socket { peer: None, former: Ipv4Addr::UNSPECIFIED.into(), counted: None, ..socket(1, 0, 0, 0) };
-    let unbound = Socket { local: "0.0.0.0:0".parse().unwrap(), ..open.clone() };
-    assert!(known.destroyed(Protocol::Udp, &unbound, NOW).is_empty());
-    let changes = known.destroyed(Protocol::Udp, &Socket { cookie: 2, ..open }, NOW);
-    let [(flow, End::Told)] = &changes[..] else { panic!("{changes:?}") };
-    assert_eq!(flow.peer, None, "it may send anywhere");
+    let wiped = Socket { cookie: 2, local: "0.0.0.0:0".parse().unwrap(), ..open.clone() };
+    for socket in [open, wiped] {
+        let changes = known.destroyed(Protocol::Udp, &socket, NOW);
+        let [(flow, End::Told)] = &changes[..] else { panic!("{changes:?}") };
+        assert_eq!((flow.peer, flow.local), (None, socket.local), "it may send anywhere");
+    }
+    assert_eq!(known.totals(), Totals { connections: 0, ..totals(2, 0, 0) });
+    list(&mut known, &[socket(3, 443, 1, 2)]);
+    known.destroyed(Protocol::Tcp, &socket(4, 443, 3, 4), NOW);
+    assert_eq!(known.totals(), Totals { connections: 2, ..totals(4, 4, 6) });
 }
 
 #[test]
@@ -383,7 +408,7 @@ impl Played {
     fn truth(&self) -> Totals {
         self.truth.values().fold(Totals::default(), |all, (sent, received)| {
             let octets = Octets { sent: *sent, received: *received };
-            Totals { flows: all.flows + 1, octets: all.octets + octets }
+            all.with(Protocol::Tcp, octets)
         })
     }
 }

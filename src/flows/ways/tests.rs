@@ -1,8 +1,7 @@
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use egret_flows::Unseen;
 use egret_flows::diag::State;
-use egret_flows::{Octets, Totals, Unseen};
 
 use super::*;
 
@@ -89,6 +88,22 @@ fn datagram_sockets_without_a_peer_are_open_and_wiped_connections_go_around() {
 }
 
 #[test]
+fn a_datagram_peer_on_this_machine_holds_only_who_is_bound_to_loopback_as_well() {
+    for (peer, local, expected) in [
+        ("10.0.0.5:9", "10.0.0.5:40000", Way::Open),
+        ("127.0.0.1:9", "10.0.0.5:40000", Way::Open),
+        ("[::1]:9", "[fd00::5]:40000", Way::Open),
+        ("10.0.0.5:9", "127.0.0.1:40000", Way::Near),
+        ("127.0.0.1:8125", "127.0.0.1:40000", Way::Near),
+        ("[::1]:8125", "[::1]:40000", Way::Near),
+        ("10.0.0.2:53", "10.0.0.5:40000", Way::Direct),
+    ] {
+        let one = Flow { protocol: Protocol::Udp, ..flow(peer, local, None) };
+        assert_eq!(way(&one), expected, "{peer} {local}");
+    }
+}
+
+#[test]
 fn a_port_that_listened_is_forgotten_with_the_second_listing_without_it() {
     let mut listening = Listening::default();
     listening.listed(&[80, 443]);
@@ -112,13 +127,30 @@ fn own_sockets_are_bounded_and_the_oldest_go() {
 fn unexplained_is_what_neither_tcp_nor_the_beginning_explains() {
     let octets = |sent, received| Octets { sent, received };
     let mut all = Unexplained::default();
-    let totals = |flows, sent| Totals { flows, octets: octets(sent, 0) };
+    let totals = |connections, sent| Totals { flows: connections + 9, connections, octets: octets(sent, 0) };
     all.look(totals(3, 5_000), octets(9_000, 9_000));
     assert_eq!(all.unexplained, Octets::default());
-    all.near(octets(1_000, 0));
+    let near = flow("10.0.0.5:9000", "10.0.0.5:40000", None);
+    all.near(&near, octets(1_000, 0));
     all.look(totals(4, 5_000 + 1_000 + 20_000), octets(9_000 + 22_000 + 100_000, 9_000));
     assert_eq!(all.passed, octets(122_000, 0));
     assert!((99_000..=101_000).contains(&all.unexplained.sent), "{:?}", all.unexplained);
-    let far: SocketAddr = "[2001:db8::1]:1".parse().unwrap();
-    assert!(far.is_ipv6());
+}
+
+/// Each connection is granted some segments without payload. Who has none is granted none: neither datagrams, nor what stays here.
+#[test]
+fn neither_datagrams_nor_near_connections_explain_octets() {
+    let octets = |sent| Octets { sent, received: 0 };
+    let mut all = Unexplained::default();
+    all.look(Totals::default(), octets(0));
+    all.look(Totals { flows: 300, ..Totals::default() }, octets(300 * 400));
+    assert_eq!(all.unexplained, octets(300 * 400), "300 UDP sockets");
+    let near = flow("10.0.0.5:9000", "10.0.0.5:40000", None);
+    for _ in 0..300 {
+        all.near(&near, Octets::default());
+        all.near(&Flow { is_news: false, ..near.clone() }, Octets::default());
+    }
+    all.near(&Flow { protocol: Protocol::Udp, ..near }, Octets::default());
+    all.look(Totals { flows: 601, connections: 301, ..Totals::default() }, octets(300 * 400));
+    assert_eq!(all.unexplained, octets(299 * 400), "one connection left");
 }
