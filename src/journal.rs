@@ -1,9 +1,9 @@
 //! The journal: one writer thread, one bounded queue. Connections never wait for it; when the writer cannot keep up,
 //! events are dropped, counted, and the next line that can be written says how many; or egret ends, if that is asked for.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+mod place;
+
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,8 +15,9 @@ use std::{fmt, thread};
 use crate::events::Event;
 use crate::stderr;
 use crate::stop::Stop;
-use crate::stream::{Patient, Unwritten, own, write_in_background, write_lines};
+use crate::stream::{Unwritten, own, write_in_background, write_lines};
 use clap::ValueEnum;
+use place::{Found, Sink, Target};
 
 /// Events that wait for the writer; at some 1 KiB each, about 4 MiB.
 const QUEUE: usize = 4096;
@@ -26,6 +27,8 @@ const FINISH: Duration = Duration::from_secs(2);
 const GATHER: Duration = Duration::from_millis(2);
 /// How long a line that tells of losses waits for an event to go with.
 const TICK: Duration = Duration::from_millis(50);
+/// How often the place of a file is looked at when nothing is written to it.
+const LOOK: Duration = Duration::from_secs(1);
 /// What is gathered before it is written, in octets.
 const BATCH: usize = 8192;
 
@@ -65,6 +68,8 @@ struct Losses {
     when_full: WhenFull,
     /// Why egret is to end.
     end: Stop,
+    /// What became of the file, if it was taken away.
+    taken: Stop,
 }
 
 impl Losses {
@@ -89,14 +94,11 @@ pub(crate) struct Writer {
 impl Journal {
     /// Opens a journal: `-` is stdout, anything else a file that is appended to.
     pub(crate) fn open(path: &str, when_full: WhenFull) -> io::Result<(Self, Writer)> {
-        let sink: OwnedFd = match path {
-            "-" => own(io::stdout())?,
-            path => OpenOptions::new().create(true).append(true).open(path)?.into(),
-        };
+        let sink = if path == "-" { Target::open(own(io::stdout())?) } else { Target::at(path)? };
         let (queue, events) = sync_channel(QUEUE);
         let losses = Arc::new(Losses { when_full, ..Losses::default() });
         let end = Arc::new(AtomicBool::new(false));
-        let (mut lines, ending) = (Lines::new(Patient(sink), &losses), Arc::clone(&end));
+        let (mut lines, ending) = (Lines::new(sink, &losses), Arc::clone(&end));
         let thread = thread::Builder::new().name("journal".into()).spawn(move || {
             write_in_background();
             lines.write_all(&events, &ending);
@@ -119,7 +121,12 @@ impl Journal {
         self.losses.end.said()
     }
 
-    /// Whether it came to that.
+    /// Waits until the journal's file is removed or replaced, and says so.
+    pub(crate) fn taken(&self) -> impl Future<Output = String> + use<> {
+        self.losses.taken.said()
+    }
+
+    /// Whether it came to that egret must end.
     pub(crate) fn has_failed(&self) -> bool {
         self.losses.end.why().is_some()
     }
@@ -159,12 +166,14 @@ struct Lines<W> {
     is_torn: bool,
     /// Whether it has been said that nothing can be written.
     is_failing: bool,
+    /// Why a new file is begun, until that is told in it.
+    begins: Option<&'static str>,
 }
 
-impl<W: Write> Lines<W> {
+impl<W: Sink> Lines<W> {
     fn new(sink: W, losses: &Arc<Losses>) -> Self {
         let losses = Arc::clone(losses);
-        Self { sink, losses, text: String::new(), events: 0, missed: 0, is_torn: false, is_failing: false }
+        Self { sink, losses, text: String::new(), events: 0, missed: 0, is_torn: false, is_failing: false, begins: None }
     }
 
     /// Writes until nobody has more to tell. A bug in one line costs what was in hand, and not the journal.
@@ -172,14 +181,18 @@ impl<W: Write> Lines<W> {
         while catch_unwind(AssertUnwindSafe(|| self.write_on(events, end))).is_err() {
             // With the one that it was about.
             self.events += 1;
-            self.lose("a bug, which is told on stderr");
+            self.lose("the journal cannot be written: a bug, which is told on stderr");
         }
     }
 
     fn write_on(&mut self, events: &Receiver<Option<Event>>, end: &AtomicBool) {
         loop {
             let is_behind = self.losses.untold.load(Ordering::Relaxed) > 0;
-            let first = if is_behind { events.recv_timeout(TICK) } else { events.recv().map_err(RecvTimeoutError::from) };
+            let first = match (is_behind, self.sink.has_place()) {
+                (true, _) => events.recv_timeout(TICK),
+                (false, true) => events.recv_timeout(LOOK),
+                (false, false) => events.recv().map_err(RecvTimeoutError::from),
+            };
             match first {
                 Ok(first) => self.write_batch(first, events),
                 Err(RecvTimeoutError::Timeout) => self.write_batch(None, events),
@@ -214,6 +227,9 @@ impl<W: Write> Lines<W> {
     }
 
     fn line(&mut self, event: &Event) {
+        if let Some(cause) = self.begins.take() {
+            self.line(&Event::Gap { cause, lost: 0 });
+        }
         if self.is_torn && self.text.is_empty() {
             self.text.push('\n');
         }
@@ -222,162 +238,47 @@ impl<W: Write> Lines<W> {
     }
 
     fn flush(&mut self) {
-        if self.text.is_empty() {
-            return;
+        let outcome = write_lines(&mut self.sink, self.text.as_bytes());
+        if let Err(Unwritten { written, error }) = outcome {
+            let last = self.text.as_bytes()[..written].last();
+            self.is_torn = last.map_or(self.is_torn, |last| *last != b'\n');
+            return self.lose(&format!("the journal cannot be written: {error}"));
         }
-        match write_lines(&mut self.sink, self.text.as_bytes()) {
-            Ok(()) => {
-                (self.is_torn, self.is_failing, self.missed, self.events) = (false, false, 0, 0);
-                self.text.clear();
+        self.is_torn &= self.text.is_empty();
+        let has_written = !self.text.is_empty();
+        match self.sink.look() {
+            Found::Kept => self.is_failing &= !has_written,
+            Found::Rotated => {
+                (self.is_failing, self.begins) = (false, Some("journal_renamed"));
+                stderr::say("the journal was renamed: what comes goes to a new file in its place");
             }
-            Err(Unwritten { written, error }) => {
-                let last = self.text.as_bytes()[..written].last();
-                self.is_torn = last.map_or(self.is_torn, |last| *last != b'\n');
-                self.lose(&error.to_string());
+            Found::Lost { why, is_removed, goes_on } => {
+                self.begins = goes_on.then_some("journal_replaced");
+                self.losses.taken.say(|| why.clone());
+                if !is_removed {
+                    self.written();
+                }
+                return self.lose(&why);
             }
         }
+        self.written();
+    }
+
+    fn written(&mut self) {
+        (self.missed, self.events) = (0, 0);
+        self.text.clear();
     }
 
     /// How much of what is in hand arrived need not be known: all of it is called lost, but not the line that told of losses.
     fn lose(&mut self, why: &str) {
-        let why = || format!("the journal cannot be written: {why}");
         self.losses.untold.fetch_add(std::mem::take(&mut self.missed), Ordering::Relaxed);
-        self.losses.add(std::mem::take(&mut self.events), why);
+        self.losses.add(std::mem::take(&mut self.events), || why.to_owned());
         self.text.clear();
         if !std::mem::replace(&mut self.is_failing, true) {
-            stderr::say(why());
+            stderr::say(why);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn gap(lost: u64) -> Event {
-        Event::Gap { cause: "test", lost }
-    }
-
-    #[test]
-    fn what_was_lost_is_told_by_the_next_line_that_can_be_written() {
-        let (queue, events) = sync_channel(1);
-        let losses = Arc::new(Losses::default());
-        let journal = Journal { queue, losses: Arc::clone(&losses) };
-        for n in 0..4 {
-            journal.write(gap(n));
-        }
-        let mut writer = Lines::new(Vec::new(), &losses);
-        writer.write_batch(events.recv().ok().flatten(), &events);
-        let text = String::from_utf8(writer.sink).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        assert!(lines.len() == 2 && lines[1].contains("\"journal_behind\",\"lost\":3"), "{text}");
-        assert_eq!((losses.untold.load(Ordering::Relaxed), journal.has_failed()), (0, false));
-    }
-
-    #[test]
-    fn who_must_not_lose_a_line_is_told_with_the_first_that_is_lost() {
-        let (queue, _events) = sync_channel(1);
-        let losses = Arc::new(Losses { when_full: WhenFull::Stop, ..Losses::default() });
-        let journal = Journal { queue, losses };
-        journal.write(gap(1));
-        assert!(!journal.has_failed());
-        journal.write(gap(2));
-        assert!(journal.has_failed());
-    }
-
-    #[test]
-    fn what_is_queued_while_the_last_batch_is_written_is_written_too() {
-        /// Queues one more event as soon as it has taken a batch, and ends.
-        struct Late<'a>(Vec<u8>, SyncSender<Option<Event>>, &'a AtomicBool);
-        impl Write for Late<'_> {
-            fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-                if !self.2.swap(true, Ordering::Release) {
-                    self.1.send(Some(gap(2))).unwrap();
-                }
-                self.0.write(octets)
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let (queue, events) = sync_channel(8);
-        queue.send(Some(gap(1))).unwrap();
-        let end = AtomicBool::new(false);
-        let mut writer = Lines::new(Late(Vec::new(), queue, &end), &Arc::default());
-        writer.write_all(&events, &end);
-        let text = String::from_utf8(writer.sink.0).unwrap();
-        assert!(text.contains("\"lost\":1") && text.contains("\"lost\":2"), "{text}");
-    }
-
-    /// Takes this text and then does this.
-    struct Then(Vec<u8>, usize, fn() -> io::Result<usize>);
-
-    impl Write for Then {
-        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-            match self.1.min(octets.len()) {
-                0 => (self.2)(),
-                room => {
-                    self.1 -= room;
-                    self.0.write(&octets[..room])
-                }
-            }
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_batch_that_cannot_be_written_is_lost_and_counted() {
-        let (queue, events) = sync_channel(8);
-        queue.send(Some(gap(2))).unwrap();
-        let losses = Arc::new(Losses { untold: AtomicU64::new(5), ..Losses::default() });
-        let full = Then(Vec::new(), 0, || Err(io::ErrorKind::StorageFull.into()));
-        Lines::new(full, &losses).write_batch(Some(gap(1)), &events);
-        assert_eq!(losses.untold.load(Ordering::Relaxed), 5 + 2, "what was missed, and two of the three lines of this batch");
-    }
-
-    #[test]
-    fn half_a_line_is_ended_before_the_next_one_that_can_be_written() {
-        let (_queue, events) = sync_channel(8);
-        let losses = Arc::default();
-        let mut writer = Lines::new(Then(Vec::new(), 10, || Err(io::ErrorKind::StorageFull.into())), &losses);
-        (0..2).for_each(|_| writer.write_batch(Some(gap(1)), &events));
-        writer.sink.1 = 1000;
-        writer.write_batch(Some(gap(3)), &events);
-        writer.write_batch(Some(gap(4)), &events);
-        let text = String::from_utf8(writer.sink.0).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        assert!(lines.len() == 4 && lines[0].len() == 10 && lines[1..].iter().all(|line| line.ends_with('}')), "{text}");
-        assert!(lines[2].contains("\"journal_behind\",\"lost\":2"), "{text}");
-    }
-
-    #[test]
-    fn a_panic_costs_what_was_in_hand_and_the_journal_goes_on() {
-        let (queue, events) = sync_channel(8);
-        let losses = Arc::new(Losses { untold: AtomicU64::new(5), ..Losses::default() });
-        let (end, once) = (AtomicBool::new(false), AtomicBool::new(false));
-        struct Panics<'a>(Vec<u8>, &'a AtomicBool, &'a AtomicBool, SyncSender<Option<Event>>);
-        impl Write for Panics<'_> {
-            fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-                if !self.1.swap(true, Ordering::Relaxed) {
-                    self.3.send(Some(gap(7))).unwrap();
-                    panic!("a bug, on purpose");
-                }
-                self.2.store(true, Ordering::Release);
-                self.0.write(octets)
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        queue.send(Some(gap(1))).unwrap();
-        let mut writer = Lines::new(Panics(Vec::new(), &once, &end, queue), &losses);
-        writer.write_all(&events, &end);
-        let text = String::from_utf8(writer.sink.0).unwrap();
-        assert!(
-            text.contains("\"lost\":7") && text.contains("\"journal_behind\",\"lost\":7"),
-            "5, one, and one for the bug: {text}"
-        );
-    }
-}
+mod tests;

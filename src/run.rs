@@ -141,6 +141,7 @@ async fn live(
     for listener in listeners.proxies {
         tokio::spawn(Arc::clone(&stage.phase.gateway).serve(listener, stage.serving.clone()));
     }
+    tokio::spawn(unready_without_journal(stage.phase.journal.taken(), Arc::clone(&stage.readiness)));
     tokio::spawn(stop_without_journal(stage.phase.journal.failed(), stage.serving.clone(), stage.stop.clone()));
     stage.phase.tell("started");
 
@@ -212,6 +213,12 @@ impl Stage {
 fn exit(gateway: &Arc<Gateway>, serving: &Serving, direct: Direct, journal: &Journal) -> Result<Arc<Exit>, Failure> {
     let door = Door::open(gateway, serving).context("no port on loopback").map_err(Failure::Environment)?;
     Ok(Exit::new(Arc::clone(gateway), Arc::new(door), direct, journal.clone(), serving))
+}
+
+/// Who puts another file in the journal's place takes evidence away, and no time heals that.
+async fn unready_without_journal(taken: impl Future<Output = String>, readiness: Arc<Readiness>) {
+    let why = taken.await;
+    readiness.unhealthy(|| why);
 }
 
 /// Lets nothing out any more once the journal has failed, and ends egret.

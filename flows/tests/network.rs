@@ -285,8 +285,8 @@ fn datagram_sockets_are_seen_whatever_peer_they_have_or_had_unless_both_ends_are
 
 /// A socket that has such an address at both ends.
 fn both_ends(to: &str) -> UdpSocket {
-    let (near, server) = (UdpSocket::bind(to).unwrap(), UdpSocket::bind(to).unwrap());
-    near.connect(server.local_addr().unwrap()).unwrap();
+    let (near, server) = (UdpSocket::bind(to).expect("a socket"), UdpSocket::bind(to).expect("a socket"));
+    near.connect(server.local_addr().expect("a socket")).expect("a socket");
     near
 }
 

@@ -90,6 +90,30 @@ fn growth_hides_no_other_change_of_a_log() {
 }
 
 #[test]
+fn a_copy_in_the_place_of_the_journal_is_told_and_ends_what_must_not_lose_a_line() {
+    let site = Site::new();
+    let journal = site.at("app/journal");
+    let policy = "version: 1\nrun: { journal-full: stop }\n";
+    let egret = Egret::with_policy(policy).arg("--journal").arg(&journal).arg("--drain").arg("0").spawn();
+    eventually("it has started", || fs::read_to_string(&journal).ok().filter(|text| text.contains("started")));
+    fs::copy(&journal, site.at("app/copy")).and_then(|_| fs::rename(site.at("app/copy"), &journal)).expect("a copy");
+    assert_eq!(egret.wait_end().code(), Some(3));
+    assert!(egret.stderr().contains("was removed"), "{}", egret.stderr());
+}
+
+#[test]
+fn a_copy_in_the_place_of_a_log_acts_as_a_change() {
+    let site = Site::new();
+    site.write("app/log", "one\n");
+    let egret = site.watched("  watch: [{ path: @app, as: log, action: stop }]\n");
+    fs::copy(site.at("app/log"), site.at("tmp/copy"))
+        .and_then(|_| fs::rename(site.at("tmp/copy"), site.at("app/log")))
+        .expect("a copy");
+    site.told(&egret, "modified", "app/log");
+    assert_eq!(egret.wait_exit().code(), Some(1));
+}
+
+#[test]
 fn where_only_programs_count_other_files_may_come_and_go() {
     let site = Site::new();
     let egret = site.watched("  watch: [{ path: @tmp, as: executables, action: unhealthy }]\n");

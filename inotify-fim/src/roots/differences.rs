@@ -13,11 +13,15 @@ impl Roots {
     /// - What `old` holds and a scan would leave out was not deleted: an image's manifest has all, a policy need not.
     /// - Where content does not count, neither it nor size and time differ.
     /// - A log that may only grow and was renamed is a move, even if another one stands in its place.
+    /// - Another file in the place of such a log, which was not renamed, is a modification, whatever it begins with.
     #[must_use]
     pub fn differences(&self, old: &View, new: &View) -> Vec<Difference> {
         let rotated = self.rotated(old, new);
         let mut found: Vec<Difference> = compare(old, new).into_iter().filter_map(|found| self.counted(found)).collect();
-        if !rotated.is_empty() {
+        let replaced = self.replaced(old, new, &rotated);
+        if !rotated.is_empty() || !replaced.is_empty() {
+            found.retain(|difference| !replaced.contains_key(&difference.path) || difference.change == Change::Type);
+            found.extend(replaced.into_values());
             found.retain(|difference| !rotated.contains_key(&difference.path));
             found.extend(rotated.into_values().flatten());
             found.sort_by(|one, other| one.path.cmp(&other.path));
@@ -76,6 +80,19 @@ impl Roots {
         found
     }
 
+    /// The logs that were not renamed, and in whose place another file stands: whoever writes on into the old one is cut off.
+    fn replaced(&self, old: &View, new: &View, rotated: &BTreeMap<Path, Vec<Difference>>) -> BTreeMap<Path, Difference> {
+        let trees = self.iter().filter(|(_, how)| how.content == Content::Append).flat_map(|(root, _)| new.tree(root));
+        let files = trees.filter(|(path, now)| now.kind == Kind::File && self.content(path) == Some(Content::Append));
+        files
+            .filter(|(path, now)| !rotated.contains_key(*path) && self.counts(path, now.kind, now.mode))
+            .filter_map(|(path, now)| {
+                let was = old.entries.get(path).filter(|was| was.kind == Kind::File && is_another(was, now))?;
+                Some((Arc::clone(path), difference(path, Change::Modified, Some(was), Some(now))))
+            })
+            .collect()
+    }
+
     /// The files that may only grow, by what stays of them while they are moved. Of several names of one inode, none: they
     /// cannot be told from a move.
     fn logs<'a>(&'a self, view: &'a View) -> impl Iterator<Item = ((Inode, Kind), &'a Path)> {
@@ -86,6 +103,13 @@ impl Roots {
             .filter(|(path, _)| self.content(path) == Some(Content::Append))
             .filter_map(|(path, print)| Some((identity(print)?, path)))
     }
+}
+
+/// Whether these are two files, as far as both are known. The number of a device may be another after each mount.
+fn is_another(was: &Fingerprint, now: &Fingerprint) -> bool {
+    was.inode.zip(now.inode).is_some_and(|(was, now)| {
+        was.number != now.number || was.born.zip(now.born).is_some_and(|(before, after)| before != after)
+    })
 }
 
 fn without_content(print: &Fingerprint) -> Fingerprint {

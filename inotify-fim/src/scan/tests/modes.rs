@@ -144,6 +144,23 @@ fn e10_a_log_rotated_by_rename_is_moved_and_a_new_one_made() {
 }
 
 #[test]
+fn e10_a_copy_in_the_place_of_a_log_is_a_modification_whatever_it_begins_with() {
+    for grown in ["", "two\n"] {
+        let mut tree = Tree::new(Content::Append);
+        fs::write(tree.at("log"), "one\n").unwrap();
+        tree.changes();
+        let modified = fs::metadata(tree.at("log")).unwrap().modified().unwrap();
+        fs::copy(tree.at("log"), tree.at("copy")).unwrap();
+        fs::File::options().write(true).open(tree.at("copy")).unwrap().set_modified(modified).unwrap();
+        fs::rename(tree.at("copy"), tree.at("log")).unwrap();
+        tree.append("log", grown);
+        assert_eq!(tree.changes(), told([("log", Change::Modified)]), "{grown:?}");
+        tree.append("log", "three\n");
+        assert_eq!(tree.changes(), told([("log", Change::Appended)]), "once only");
+    }
+}
+
+#[test]
 fn where_only_attributes_count_content_size_and_time_may_change() {
     let mut tree = Tree::new(Content::Attributes);
     fs::write(tree.at("f"), "one").unwrap();
