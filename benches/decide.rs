@@ -13,6 +13,10 @@
 //! | loading 100,000 rules of 6.8 MB, to a policy in force | 0.42 s |
 //! | the same, with everything that `check` warns of | 0.53 s |
 //! | a ClientHello; a CONNECT head | 148 ns; 377 ns |
+//!
+//! In an hour in which others used the machine (a getppid(2) took a tenth longer, ptrace half as long again), without LTO, as of
+//! 2026-11-22: at 1,000,000 rules 166, 237 and 433 ns; a ClientHello 347 ns, a CONNECT head 563 ns. What decides does not grow
+//! with the rules, and is below 300 ns in either.
 
 use std::hint::black_box;
 use std::net::IpAddr;
